@@ -1,0 +1,42 @@
+# Every target sets up what it needs from a bare Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.core  ## Run the main job on real data: handwritten digits as tokens.
+	$(BIN)/attnflow run simulate --tokens digits
+
+test: $(VENV)/.dev  ## Run the whole test suite.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev  ## Style, types and import contracts.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench  ## Measure speed against peers: JSON in benchmarks/results, tables on screen.
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attnflow needs Python 3.11 or newer; set PYTHON=/path/to/python3.11.")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.core: $(VENV)/.venv pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.core
+
+$(VENV)/.bench: $(VENV)/.venv pyproject.toml constraints.txt
+	$(PIP) -e '.[dev,bench]'
+	touch $@ $(VENV)/.core $(VENV)/.dev
