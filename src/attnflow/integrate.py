@@ -1,0 +1,360 @@
+"""One `solve` integrates every flow, and a `Trajectory` holds what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optimistix as optx
+from jaxtyping import Array, Float
+
+from attnflow.errors import (
+    check_between,
+    check_count,
+    check_finite,
+    check_increasing,
+    check_tokens,
+    check_weights,
+    concrete,
+)
+from attnflow.flows import WeightedTokens
+from attnflow.sphere import normalize, span
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+TOLERANCES = {"float64": (1e-8, 1e-10), "float32": (1e-5, 1e-6)}
+
+
+class Trajectory(eqx.Module):
+    """What a run saw.
+
+    Attributes:
+        ts: Save times, shape (t,). Shorter than asked if an event ended the run.
+        xs: Tokens at those times, shape (t, n, d); None if the run kept no states.
+        weights: Token weights, shape (t, n), for flows that evolve them; else None.
+        observed: Observables at those times, each with a leading axis t.
+        t_end: Time at which the run ended: ts[-1], or the time of the event.
+        x_end: State at t_end, shape (n, d); `WeightedTokens` where weights evolve.
+        stats: Numbers of steps: num_steps, num_accepted_steps, num_rejected_steps.
+    """
+
+    ts: Float[Array, "*batch t"]
+    xs: Any
+    weights: Any
+    observed: dict[str, Array]
+    t_end: Float[Array, "*batch"]
+    x_end: Any
+    stats: dict[str, Any]
+
+    def to_xarray(self) -> xr.Dataset:
+        """Labelled copy: axes time, token, axis; scalars a time series each."""
+        import xarray as xr
+
+        data: dict[str, Any] = {}
+        if self.xs is not None:
+            data["tokens"] = (("time", "token", "axis"), np.asarray(self.xs))
+        if self.weights is not None:
+            data["weights"] = (("time", "token"), np.asarray(self.weights))
+        for name, values in self.observed.items():
+            axes = [f"{name}_{k}" for k in range(1, np.ndim(values))]
+            data[name] = (("time", *axes), np.asarray(values))
+        numbers = {key: int(value) for key, value in self.stats.items() if np.ndim(value) == 0}
+        return xr.Dataset(data, {"time": np.asarray(self.ts)}, attrs=numbers)
+
+
+class LayerMap(dfx.AbstractSolver):
+    """Discrete layers as a solver: one step of size dt is `flow.layer` with eta = dt.
+
+    Post-LN: x <- N(x + eta A(x)); a real layer has eta = 1. It is a map, not an approximation of
+    the flow: near consensus a layer contracts by 1/(1 + eta), the flow by e^(-eta).
+    """
+
+    term_structure = dfx.AbstractTerm
+    interpolation_cls = dfx.LocalLinearInterpolation
+
+    def order(self, terms) -> int:
+        """As an approximation of the flow, first order in eta."""
+        return 1
+
+    def init(self, terms, t0, t1, y0, args):
+        """No state is carried between layers."""
+        return None
+
+    def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
+        """One layer."""
+        flow = getattr(terms, "term", terms).vector_field
+        y1 = flow.layer(t0, y0, t1 - t0)
+        return y1, None, {"y0": y0, "y1": y1}, None, dfx.RESULTS.successful
+
+    def func(self, terms, t0, y0, args):
+        """Velocity of the flow."""
+        return terms.vf(t0, y0, args)
+
+
+def log_times(t_max: float, count: int, *, t_min: float = 1e-2) -> Float[Array, " count"]:
+    """Save times 0, t_min, ..., t_max, evenly spaced in log t from t_min on."""
+    check_count(count, "count", low=3)
+    check_between(t_min, "t_min", low=0.0, open_low=True)
+    check_between(t_max, "t_max", low=t_min, open_low=True)
+    check_finite(t_max, "t_max")
+    return jnp.concatenate([jnp.zeros(1), jnp.geomspace(t_min, t_max, count - 1)])
+
+
+def within_cap(cosine: float) -> eqx.Partial:
+    """Event: every token within a cap, <x_i, m/|m|> >= cosine, around the mean token m."""
+    check_between(cosine, "cosine", -1.0, 1.0, open_low=True, open_high=True)
+    return eqx.Partial(_cap_margin, jnp.asarray(cosine))
+
+
+def stationary(speed: float) -> eqx.Partial:
+    """Event: no token moves faster than `speed`, in radians per unit of time."""
+    check_finite(speed, "speed")
+    check_between(speed, "speed", low=0.0, open_low=True)
+    return eqx.Partial(_speed_margin, jnp.asarray(speed))
+
+
+def _cap_margin(cosine, t, x, velocity):
+    directions = normalize(x)
+    return cosine - (directions @ normalize(directions.mean(axis=0))).min()
+
+
+def _speed_margin(speed, t, x, velocity):
+    return jnp.linalg.norm(velocity, axis=-1).max() - speed
+
+
+def solve(
+    flow: Callable,
+    x0: Float[Array, "n d"] | WeightedTokens | Any,
+    ts: Float[Array, " t"] | Any,
+    *,
+    observe: Mapping[str, Callable] | None = None,
+    states: bool = True,
+    until: Callable | None = None,
+    method: dfx.AbstractSolver | None = None,
+    dt: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    reduce: bool = True,
+    args: Any = None,
+    adjoint: dfx.AbstractAdjoint | None = None,
+    max_steps: int = 1_000_000,
+    progress: bool = False,
+) -> Trajectory:
+    r"""Integrate dx/dt = flow(t, x, args) from x0 and save at ts.
+
+    Adaptive by default, every coordinate of every token within `atol + rtol |x|` a step. Flows that
+    keep the sphere are saved on it exactly: the field reads directions x/|x| only and leaves |x| alone,
+    so that repulsive flows stay on the sphere as well as attractive ones.
+
+    If d > n and the flow commutes with rotations, tokens keep to the span of their start: the run
+    then works in n coordinates, exactly, and pays for d at save times only.
+
+    Runs under `jax.jit`, `jax.vmap` (over starts, keys or parameters of the flow) and `jax.grad`.
+    Under these, values are checked no more than shapes, and a failure raises diffrax's own error.
+
+    Args:
+        flow: Vector field (t, x, args) -> dx/dt, such as `sa(beta)`.
+        x0: Unit tokens, shape (n, d); any nonzero tokens for norms that move radii;
+            `WeightedTokens` for `FisherRaoFlow`.
+        ts: Save times, increasing, shape (t,), t >= 2. The run starts at ts[0].
+        observe: Functions of the tokens (and of the weights, where these evolve), evaluated at
+            save times. Functions of a module compile once; a fresh lambda compiles anew.
+        states: Whether to keep the tokens at save times.
+        until: Event (t, x, velocity) -> float that ends the run where it falls to 0, such as
+            `within_cap(0.999)` or `stationary(1e-6)`.
+        method: Any diffrax solver, or `LayerMap()` for discrete layers. Tsit5 by default.
+        dt: Fixed step; adaptive if not given. For `LayerMap` the step eta of a layer.
+        rtol: Relative tolerance; 1e-8 in float64, 1e-5 in float32.
+        atol: Absolute tolerance; 1e-10 in float64, 1e-6 in float32.
+        reduce: Whether to rotate into the span when d > n. Gradients with respect to x0 then
+            need linearly independent tokens.
+        args: Passed on to the flow.
+        adjoint: How gradients are taken, a diffrax adjoint.
+        max_steps: Largest number of steps, accepted or not.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The trajectory.
+
+    Raises:
+        ValueError: If an argument is out of its range, before work starts.
+        RuntimeError: If the run fails; says which flow, and the time reached.
+    """
+    x = x0.x if isinstance(x0, WeightedTokens) else x0
+    on_sphere, isotropic = (getattr(flow, name, False) for name in ("keeps_radius", "isotropic"))
+    if hasattr(flow, "keeps_radius"):
+        check_tokens(x, "x0", unit=on_sphere)
+    if isinstance(x0, WeightedTokens):
+        check_weights(x0.weights, len(x0.x), "x0.weights")
+    check_increasing(ts)
+    for value, name in ((dt, "dt"), (rtol, "rtol"), (atol, "atol")):
+        if value is not None:
+            check_finite(value, name)
+            check_between(value, name, low=0.0, open_low=name != "atol")
+    check_count(max_steps, "max_steps")
+    if isinstance(method, LayerMap):
+        _check_layers(flow, ts, dt)
+    state = jax.tree.map(jnp.asarray, x0)
+    dtype = jnp.result_type(*jax.tree.leaves(state))
+    ts = jnp.asarray(ts, dtype)
+    _check_velocity(flow, ts[0], state, args)
+    basis = None
+    if reduce and isotropic and state_tokens(state).shape[1] > state_tokens(state).shape[0]:
+        coordinates, basis = span(state_tokens(state))
+        state = _with_tokens(state, coordinates)
+    default_rtol, default_atol = TOLERANCES.get(str(dtype), TOLERANCES["float32"])
+    if until is not None:
+        _check_event(until, flow, ts[0], state, args)
+    traced = not concrete((flow, x0, ts, args))
+    saved, last, stats, result = _solve(
+        flow,
+        state,
+        ts,
+        basis,
+        {name: _as_pytree(f) for name, f in (observe or {}).items()},
+        _as_pytree(until),
+        method or dfx.Tsit5(),
+        dt,
+        None if dt is not None else (rtol or default_rtol, default_atol if atol is None else atol),
+        args,
+        adjoint or dfx.RecursiveCheckpointAdjoint(),
+        states=states,
+        on_sphere=on_sphere,
+        max_steps=max_steps,
+        progress=progress,
+        throw=traced,
+    )
+    (saved_ts, xs, weights, observed), (t_end, x_end) = saved, last
+    if not traced:
+        _check_result(flow, result, t_end, ts)
+        kept = int(jnp.isfinite(saved_ts).sum())
+        if kept < len(saved_ts):
+            saved_ts, xs, weights, observed = jax.tree.map(
+                lambda leaf: leaf[:kept], (saved_ts, xs, weights, observed)
+            )
+    return Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats)
+
+
+@eqx.filter_jit
+def _solve(
+    flow, state, ts, basis, observe, until, method, dt, tolerances, args, adjoint,
+    *, states, on_sphere, max_steps, progress, throw,
+):  # fmt: skip
+    def lifted(state):
+        x = state_tokens(state)
+        x = x if basis is None else jnp.matmul(x, basis, precision=jax.lax.Precision.HIGHEST)
+        return _with_tokens(state, normalize(x) if on_sphere else x)
+
+    def save(t, state, args):
+        state = lifted(state)
+        parts = state if isinstance(state, WeightedTokens) else (state,)
+        xs = state_tokens(state) if states else None
+        weights = state.weights if isinstance(state, WeightedTokens) else None
+        return xs, weights, {name: f(*parts) for name, f in observe.items()}
+
+    def happens(t, y, args, **_):
+        return until(t, state_tokens(y), state_tokens(flow(t, y, args)))
+
+    controller = dfx.ConstantStepSize() if tolerances is None else dfx.PIDController(
+        *tolerances, norm=optx.max_norm
+    )  # fmt: skip
+    root_finder = optx.Bisection(rtol=1e-10, atol=1e-12)
+    solution = dfx.diffeqsolve(
+        dfx.ODETerm(flow), method, ts[0], ts[-1], dt, state, args,
+        saveat=dfx.SaveAt(subs=[
+            dfx.SubSaveAt(ts=ts, fn=save),
+            dfx.SubSaveAt(t1=True, fn=lambda t, state, args: lifted(state)),
+        ]),
+        stepsize_controller=controller, adjoint=adjoint, max_steps=max_steps, throw=throw,
+        event=None if until is None else dfx.Event(happens, root_finder),
+        progress_meter=dfx.TqdmProgressMeter() if progress else dfx.NoProgressMeter(),
+    )  # fmt: skip
+    (saved_ts, end_ts), (saved, end) = solution.ts, solution.ys
+    stats = {key: solution.stats[key] for key in solution.stats if key.startswith("num_")}
+    last = (end_ts[0], jax.tree.map(lambda leaf: leaf[0], end))
+    return (saved_ts, *saved), last, stats, solution.result
+
+
+def state_tokens(state):
+    """Tokens of a state: the state itself, unless weights go with it."""
+    return state.x if isinstance(state, WeightedTokens) else state
+
+
+def _with_tokens(state, x):
+    return WeightedTokens(x, state.weights) if isinstance(state, WeightedTokens) else x
+
+
+def _as_pytree(function):
+    """`functools.partial` as a pytree, so that its numbers are traced and it compiles once."""
+    if not isinstance(function, partial):
+        return function
+    numbers = jax.tree.map(
+        lambda a: jnp.asarray(a) if isinstance(a, float) else a, function.keywords
+    )
+    positional = [jnp.asarray(a) if isinstance(a, float) else a for a in function.args]
+    return eqx.Partial(function.func, *positional, **numbers)
+
+
+def _check_layers(flow, ts, dt) -> None:
+    if dt is None:
+        raise ValueError("Argument `dt` must be the step eta of a layer for LayerMap, but dt=None.")
+    if not hasattr(flow, "layer"):
+        raise ValueError(
+            f"Argument `flow` must have a method `layer` for LayerMap, but flow={flow!r}. "
+            "Compose it as `Flow(attention, norm)`."
+        )
+    if concrete((ts, dt)):
+        layers = (np.asarray(ts, float) - float(ts[0])) / float(dt)
+        off = np.abs(layers - np.round(layers))
+        if off.max() > 1e-6:
+            at = int(off.argmax())
+            raise ValueError(
+                f"Argument `ts` must hold whole numbers of layers of dt={float(dt):g}, "
+                f"but ts[{at}]={float(ts[at]):g}."
+            )
+
+
+def _check_velocity(flow, t0, state, args) -> None:
+    """Refuse a start at which the velocity is not finite."""
+    if not concrete((flow, state, args)):
+        return
+    velocity = eqx.filter_jit(flow)(t0, state, args)
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(velocity)):
+        raise ValueError(
+            f"Argument `flow` must have a finite velocity at `x0`, but {_name(flow)} has not: "
+            "e^beta is beyond the dtype. Pass clock='rescaled' to `usa`, or a smaller beta."
+        )
+
+
+def _check_event(until, flow, t0, state, args) -> None:
+    if concrete((flow, state, args, until)):
+        velocity = flow(t0, state, args)
+        margin = float(until(t0, state_tokens(state), state_tokens(velocity)))
+        if not margin > 0:
+            raise ValueError(
+                f"Argument `until` must not hold at the start, but its margin at ts[0] is {margin:g}. "
+                "Leave it out, or tighten it."
+            )
+
+
+def _check_result(flow, result, t_end, ts) -> None:
+    if not bool(dfx.is_okay(result)):
+        reason = dfx.RESULTS[result].split("\n")[0]
+        raise RuntimeError(
+            f"The run of {_name(flow)} stopped at t={float(t_end):g} of {float(ts[-1]):g}: {reason}"
+        )
+
+
+def _name(flow) -> str:
+    """Short text that names a flow and its beta."""
+    attention = getattr(flow, "attention", flow)
+    beta = getattr(attention, "beta", None)
+    suffix = f", beta={float(beta):g}" if beta is not None and np.ndim(beta) == 0 else ""
+    return f"{type(attention).__name__}{suffix}"
