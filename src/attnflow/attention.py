@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from attnflow.errors import check_between, check_choice, check_count, check_fini
 from attnflow.kernels import dense
 
 Matrix = float | Float[Array, ""] | Float[Array, "a b"]
-Mask = Callable[..., Bool[Array, "..."]] | Bool[Array, "n n"] | None
+Mask = Callable[..., Any] | Bool[Array, "n n"] | None
 ROWS_PER_BLOCK = 2**22
 
 

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
