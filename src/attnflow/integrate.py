@@ -276,8 +276,10 @@ def _solve(
         event=None if until is None else dfx.Event(happens, root_finder),
         progress_meter=dfx.TqdmProgressMeter() if progress else dfx.NoProgressMeter(),
     )  # fmt: skip
-    (saved_ts, end_ts), (saved, end) = solution.ts, solution.ys
-    stats = {key: solution.stats[key] for key in solution.stats if key.startswith("num_")}
+    times: Any = solution.ts
+    ys: Any = solution.ys
+    (saved_ts, end_ts), (saved, end) = times, ys
+    stats = {key: value for key, value in solution.stats.items() if key.startswith("num_")}
     last = (end_ts[0], jax.tree.map(lambda leaf: leaf[0], end))
     return (saved_ts, *saved), last, stats, solution.result
 
