@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,7 +38,7 @@ def check_tokens(x: Any, name: str = "x", *, unit: bool = True) -> None:
         )
     if not concrete(x):
         return
-    norms = np.asarray(jnp.linalg.norm(jnp.asarray(x), axis=-1), dtype=float)
+    norms = np.linalg.norm(np.asarray(x, dtype=float), axis=-1)
     bad = np.flatnonzero(~np.isfinite(norms))
     if len(bad):
         raise ValueError(
@@ -58,8 +60,8 @@ def check_tokens(x: Any, name: str = "x", *, unit: bool = True) -> None:
 
 
 def check_finite(value: Any, name: str) -> None:
-    """Raise `ValueError` if a value, readable now, holds NaN or inf."""
-    if concrete(value) and not np.all(np.isfinite(np.asarray(value, dtype=float))):
+    """Raise `ValueError` if a value, readable now, holds NaN or inf, or is no number."""
+    if concrete(value) and not np.all(np.isfinite(_numbers(value, name))):
         raise ValueError(f"Argument `{name}` must be finite, but {name}={_show(value)}.")
 
 
@@ -76,7 +78,7 @@ def check_between(
     """Raise `ValueError` unless every entry, readable now, lies between two numbers."""
     if not concrete(value):
         return
-    array = np.asarray(value, dtype=float)
+    array = _numbers(value, name)
     above = array > low if open_low else array >= low
     below = array < high if open_high else array <= high
     if not np.all(above & below):
@@ -97,6 +99,7 @@ def check_increasing(ts: Any, name: str = "ts") -> None:
         )
     check_finite(ts, name)
     if concrete(ts):
+        ts = np.asarray(ts)
         gaps = np.diff(np.asarray(ts, dtype=float))
         if np.any(gaps <= 0):
             at = int(np.argmax(gaps <= 0))
@@ -117,6 +120,19 @@ def check_choice(value: str, name: str, known: Iterable[str]) -> None:
         )
 
 
+def check_functions(functions: Any, name: str = "") -> None:
+    """Raise `ValueError` unless `functions` is a dict of functions, {name: function}."""
+    if not isinstance(functions, Mapping):
+        raise ValueError(
+            f"Argument `{name}` must be a dict of functions, but {name}={functions!r}. "
+            f"Pass `{{'name': function}}`."
+        )
+    for key, function in functions.items():
+        if not callable(function):
+            label = f"{name}['{key}']" if name else key
+            raise ValueError(f"Argument `{label}` must be a function, but {label}={function!r}.")
+
+
 def check_count(value: Any, name: str, low: int = 1) -> None:
     """Raise `ValueError` unless a value is a whole number of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
@@ -126,19 +142,37 @@ def check_count(value: Any, name: str, low: int = 1) -> None:
 
 
 def check_weights(weights: Any, n: int, name: str = "weights") -> None:
-    """Raise `ValueError` unless `weights` is (n,), finite, >= 0, and sums to 1."""
-    if np.shape(weights) != (n,):
+    """Raise `ValueError` unless `weights` is (..., n), finite, >= 0, and sums to 1."""
+    if np.shape(weights)[-1:] != (n,):
         raise ValueError(
             f"Argument `{name}` must have shape ({n},), one weight a token, "
             f"but {name}.shape={np.shape(weights)}."
         )
     check_finite(weights, name)
     check_between(weights, name, low=0.0)
-    if concrete(weights) and abs(total := float(np.sum(np.asarray(weights, float))) - 1) > 1e-5:
-        raise ValueError(
-            f"Argument `{name}` must sum to 1, but its sum is {1 + total:g}. "
-            f"Pass `{name} / {name}.sum()`."
-        )
+    if concrete(weights):
+        totals = np.ravel(np.sum(np.asarray(weights, float), axis=-1))
+        off = totals[np.abs(totals - 1).argmax()]
+        if abs(off - 1) > 1e-5:
+            raise ValueError(
+                f"Argument `{name}` must sum to 1, but its sum is {off:g}. "
+                f"Pass `{name} / {name}.sum()`."
+            )
+
+
+def check_shape(value: Any, name: str, *shapes: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless a value has one of the shapes."""
+    if np.shape(value) not in shapes:
+        known = " or ".join(f"have shape {shape}" if shape else "be one number" for shape in shapes)
+        raise ValueError(f"Argument `{name}` must {known}, but {name}.shape={np.shape(value)}.")
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    """Value as floats."""
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError(f"Argument `{name}` must be a number, but {name}={value!r}.") from None
 
 
 def _show(value: Any) -> str:
@@ -147,3 +181,28 @@ def _show(value: Any) -> str:
     return (
         f"{array.item()!r}" if array.ndim == 0 else np.array2string(array, threshold=6, edgeitems=2)
     )
+
+
+def check_memory(needed: int, what: str) -> None:
+    """Raise `MemoryError` before work starts if it needs more memory than is free."""
+    free = available_memory()
+    if needed > free:
+        raise MemoryError(
+            f"{what} needs about {needed / 2**30:.2g} GiB, but {free / 2**30:.2g} GiB are free. "
+            "Take fewer tokens or save fewer states."
+        )
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without swapping; a large number where the system does not say."""
+    try:
+        with Path("/proc/meminfo").open() as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return 2**62

@@ -1,0 +1,17 @@
+"""Experiments, one file per question: `Config`, `run(config) -> Dataset`, `draw(dataset) -> Figure`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+EXPERIMENTS = {
+    "simulate": "Tokens under any flow, from any start, beside what theory predicts for them.",
+    "phase-diagram": "Share of merged pairs over time and beta, with the equiangular curve on it.",
+}
+"""Name and one line of every experiment; the module has the name with `_` for `-`."""
+
+
+def load(name: str) -> ModuleType:
+    """Module of an experiment."""
+    return import_module(f"attnflow.experiments.{name.replace('-', '_')}")

@@ -1,0 +1,381 @@
+"""Tokens under any flow, from any start, beside what theory predicts for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+import attnflow as af
+from attnflow.experiments import tokens as starts
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+CHUNK = 4
+HISTOGRAM_TOKENS = 4096
+EDGES = np.linspace(-1, 1, 101)
+DEFAULTS = {"n": 64, "beta": 9.0, "t_max": 1e3}
+DEFAULTS_OF = {"digits": {"n": None, "beta": 48.0, "t_max": 300.0}}
+THEORY_MODELS = {"sa": "sa", "usa": "usa", "kuramoto": "usa", "causal": "causal"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a simulation."""
+
+    tokens: str = field(default="uniform", metadata={"file": True})
+    """Start: uniform, hemisphere, vmf, clusters, equiangular, polygon, digits, or a file of unit
+    rows (.npy, .npz, .csv, .safetensors)."""
+    flow: str = "sa"
+    """Dynamics: sa, usa, causal, kuramoto, hardmax, sinkhorn or fisher-rao."""
+    norm: str = "post"
+    """Normalisation scheme: post or pre."""
+    n: int | None = None
+    """Number of tokens; 64, or all of a file or of the digits."""
+    d: int = 3
+    """Dimension, for starts that have no dimension of their own."""
+    beta: float | None = None
+    """Inverse temperature; 9, or 48 for digits."""
+    value: float = 1.0
+    """Value matrix V = value * I; -1 repels."""
+    clock: Literal["physical", "rescaled"] = "physical"
+    """Clock of usa; rescaled counts time in units of e^-beta."""
+    rate: float = 1.0
+    """Speed of the weights under fisher-rao."""
+    t_max: float | None = None
+    """Final time; 1000, or 300 for digits."""
+    t_min: float = 0.1
+    """First save time after 0; save times are evenly spaced in log t."""
+    saves: int = 65
+    """Number of save times."""
+    method: Literal["adaptive", "euler", "layers"] = "adaptive"
+    """Adaptive Tsit5, explicit Euler of step dt, or discrete layers of step dt."""
+    dt: float = 0.1
+    """Step of euler and layers; a real layer has step 1."""
+    rtol: float = 1e-6
+    """Relative tolerance of a step."""
+    atol: float = 1e-8
+    """Absolute tolerance of a step."""
+    cosine: float = 0.99
+    """Smallest cosine that links two tokens to one cluster."""
+    k: int = 8
+    """Number of clusters, for tokens = clusters."""
+    spread: float = 0.1
+    """Spread of these clusters, in radians."""
+    rho: float = 0.0
+    """Common cosine, for tokens = equiangular."""
+    concentration: float = 5.0
+    """Concentration, for tokens = vmf."""
+    array: str | None = None
+    """Which array of a .npz or .safetensors file."""
+    normalize: bool = False
+    """Scale the rows of a file to unit length."""
+    states: bool = True
+    """Keep the tokens at save times."""
+    seed: int = 0
+    """Seed of the start."""
+    dtype: Literal["float32", "float64"] = "float64"
+    """Precision of the run."""
+
+
+def resolve(config: Config) -> Config:
+    """Config with every open field filled in: what the name of a run is made of."""
+    defaults = DEFAULTS | DEFAULTS_OF.get(config.tokens, {})
+    if config.tokens not in starts.STARTS:
+        defaults["n"] = None
+    open_fields = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+    return replace(config, **open_fields)
+
+
+def make_flow(config: Config):
+    """Flow that a config names.
+
+    Raises:
+        ValueError: If the flow or the norm is unknown, or beta is not finite.
+    """
+    from attnflow.errors import check_choice
+
+    check_choice(config.flow, "flow", af.FLOWS)
+    check_choice(config.norm, "norm", af.NORMS)
+    norm, value = af.NORMS[config.norm], config.value
+    if config.flow == "kuramoto":
+        return af.usa(0.0, norm=norm, value=value)
+    if config.flow == "hardmax":
+        return af.hardmax(norm=norm, value=value)
+    if config.flow == "fisher-rao":
+        return af.FisherRaoFlow(config.beta, config.rate)
+    if config.flow == "usa":
+        return af.usa(config.beta, norm=norm, value=value, clock=config.clock)
+    return af.FLOWS[config.flow](config.beta, norm=norm, value=value)
+
+
+def save_times(config: Config) -> np.ndarray:
+    """Save times, from 0 to t_max, whole numbers of layers where layers are asked for."""
+    ts = af.log_times(resolve(config).t_max or 0.0, config.saves, t_min=config.t_min)
+    ts = np.asarray(ts, dtype=float)
+    if config.method == "layers":
+        ts = config.dt * np.unique(np.round(ts / config.dt))
+    return ts
+
+
+def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr.Dataset:
+    """Simulate, measure at save times, and set theory beside it.
+
+    Args:
+        config: Settings.
+        progress: Whether to show progress on stderr.
+        checkpoint: Object with `load() -> (step, arrays) | None` and `save(step, arrays)`. A
+            resumed run ends with the same bits as an uninterrupted one: every few save times the
+            integration starts anew from the saved state, whether or not it was interrupted.
+    """
+    import xarray as xr
+
+    config = resolve(config)
+    flow, ts, x0 = _prepare(config)
+    columns, steps = _integrate(config, flow, x0, ts, progress, checkpoint)
+    data = xr.Dataset(coords={"time": ts})
+    for name, values in columns.items():
+        if name == "tokens" and not config.states:
+            continue
+        data[name] = (("time", *_AXES.get(name, ())), values)
+    data["start"] = (("token", "axis"), x0)
+    data["edges"] = (("edge",), EDGES)
+    data["predicted_cosine"] = (("time",), _predicted_cosine(config, ts, columns))
+    data.attrs = {
+        "experiment": "simulate",
+        "equation": _EQUATIONS.get(config.flow, config.flow),
+        "steps": steps,
+        "theorems": json.dumps(_theorems(config, x0)),
+        **{k: v for k, v in asdict(config).items() if v is not None and k != "dtype"},
+        **_terminal_rate(config, flow, data, columns),
+    }
+    if config.tokens == "digits":
+        data.attrs["image_shape"] = [8, 8]
+    return data
+
+
+def draw(data: xr.Dataset):
+    """Figure of a run, from its numbers alone."""
+    from attnflow.experiments.simulate_figure import figure
+
+    return figure(data)
+
+
+def summary(data: xr.Dataset) -> str:
+    """Table of a run: clusters over log-time, energy, cosine, theorems, and rates."""
+    from attnflow.experiments.simulate_figure import table
+
+    return table(data)
+
+
+def numbers(data: xr.Dataset) -> dict[str, Any]:
+    """Time series and constants of a run, as plain JSON values."""
+    series = ("clusters", "mean_cosine", "gap", "energy", "order_parameter", "effective_rank")
+    rates = ("predicted_rate", "observed_rate", "observed_rate_error", "rate_from", "steps")
+    return {
+        "time": data.time.values.tolist(),
+        **{name: data[name].values.tolist() for name in series if name in data},
+        **{name: data.attrs[name] for name in rates if name in data.attrs},
+        "theorems": json.loads(data.attrs["theorems"]),
+    }
+
+
+_AXES = {
+    "tokens": ("token", "axis"),
+    "weights": ("token",),
+    "labels": ("token",),
+    "histogram": ("bin",),
+}
+_EQUATIONS = {
+    "sa": "dx_i/dt = P_{x_i} sum_j softmax_j(beta <x_i, x_j>) V x_j",
+    "usa": "dx_i/dt = P_{x_i} (1/n) sum_j e^{beta <x_i, x_j>} V x_j",
+    "causal": "dx_i/dt = P_{x_i} sum_{j <= i} softmax_j(beta <x_i, x_j>) V x_j",
+    "kuramoto": "dx_i/dt = P_{x_i} (1/n) sum_j V x_j",
+    "hardmax": "dx_i/dt = P_{x_i} V x_{j(i)}, j(i) the nearest other token",
+}
+
+
+def _prepare(config: Config):
+    """Check everything that can be checked before work starts."""
+    from attnflow.errors import check_between, check_choice, check_count, check_finite, check_memory
+
+    for name in ("beta", "value", "rate", "t_max", "t_min", "dt", "rtol", "atol", "cosine"):
+        check_finite(getattr(config, name), name)
+    check_between(config.cosine, "cosine", -1.0, 1.0, open_low=True)
+    check_between(config.dt, "dt", low=0.0, open_low=True)
+    check_choice(config.dtype, "dtype", ("float32", "float64"))
+    check_count(config.saves, "saves", low=3)
+    if config.norm != "post" and config.flow == "fisher-rao":
+        raise ValueError(
+            f"Argument `norm` must be 'post' for fisher-rao, but norm='{config.norm}'."
+        )
+    flow, ts, x0 = make_flow(config), save_times(config), starts.start(config)
+    kept = len(ts) if config.states else CHUNK
+    check_memory((2 * kept + 16) * x0.nbytes, f"A run of {len(x0)} tokens with {kept} saved states")
+    return flow, ts, x0
+
+
+def _integrate(config, flow, x0, ts, progress, checkpoint):
+    """Columns of numbers at save times, and the number of steps, a few save times at a time."""
+    import jax
+    import jax.numpy as jnp
+    from tqdm import tqdm
+
+    uniform = jnp.full(len(x0), 1 / len(x0), config.dtype)
+    weighted = config.flow == "fisher-rao"
+    state: Any = af.WeightedTokens(jnp.asarray(x0), uniform) if weighted else jnp.asarray(x0)
+    columns: dict[str, np.ndarray] = {}
+    done, steps = 0, 0
+    if checkpoint is not None and (found := checkpoint.load()) is not None:
+        done, arrays = found
+        steps = int(arrays.pop("steps"))
+        parts = [jnp.asarray(arrays.pop(f"state{i}")) for i in range(2 if weighted else 1)]
+        state = af.WeightedTokens(*parts) if weighted else parts[0]
+        columns = arrays
+    bar = tqdm(total=len(ts) - 1, initial=done, disable=not progress, unit="save", desc="simulate")
+    while done < len(ts) - 1:
+        last = min(done + CHUNK, len(ts) - 1)
+        traj = af.solve(flow, state, ts[done : last + 1], **_numerics(config))
+        skip = 0 if done == 0 else 1
+        new = _measure(config, traj)
+        new = {name: values[skip:] for name, values in new.items()}
+        columns = {k: np.concatenate([columns[k], v]) for k, v in new.items()} if columns else new
+        steps += int(traj.stats["num_steps"])
+        state, done = traj.x_end, last
+        bar.update(last - bar.n)
+        bar.set_postfix(t=f"{ts[done]:.3g}", clusters=int(columns["clusters"][-1]))
+        if checkpoint is not None and done < len(ts) - 1:
+            parts = {f"state{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+            checkpoint.save(done, {**columns, **parts, "steps": np.asarray(steps)})
+    bar.close()
+    return columns, steps
+
+
+def _numerics(config: Config) -> dict[str, Any]:
+    """Keyword arguments of `solve`."""
+    observe: dict[str, Any] = {
+        "mean_cosine": _direct(af.observables.mean_cosine),
+        "gap": _direct(af.observables.cosine_gap),
+        "order_parameter": _direct(af.observables.order_parameter),
+        "effective_rank": _direct(af.observables.effective_rank),
+        "histogram": _histogram,
+    }
+    if config.flow not in ("hardmax",):
+        observe["energy"] = partial(_energy, beta=_beta(config))
+    if config.norm != "post":
+        observe["radius"] = _mean_radius
+    if config.method == "adaptive":
+        return {"observe": observe, "rtol": config.rtol, "atol": config.atol}
+    import diffrax
+
+    method = af.LayerMap() if config.method == "layers" else diffrax.Euler()
+    return {"observe": observe, "method": method, "dt": config.dt}
+
+
+def _direct(observable):
+    """An observable of the directions x/|x|, whatever the weights; one object per observable."""
+    if observable not in _DIRECT:
+        _DIRECT[observable] = lambda x, *_: observable(af.sphere.normalize(x))
+    return _DIRECT[observable]
+
+
+_DIRECT: dict[Any, Any] = {}
+
+
+def _energy(x, weights=None, *, beta):
+    return af.observables.scaled_energy(af.sphere.normalize(x), beta, weights)
+
+
+def _histogram(x, *_):
+    import jax.numpy as jnp
+
+    return af.observables.cosine_histogram(x[:HISTOGRAM_TOKENS], jnp.asarray(EDGES, x.dtype))
+
+
+def _mean_radius(x, *_):
+    return ((x**2).sum(axis=-1) ** 0.5).mean()
+
+
+def _measure(config: Config, traj) -> dict[str, np.ndarray]:
+    """Numbers of one stretch of a run."""
+    xs = np.asarray(traj.xs)
+    labels = af.analysis.clusters.cluster_labels(
+        xs / np.linalg.norm(xs, axis=-1, keepdims=True), cosine=config.cosine
+    ).astype(np.int32)
+    columns = {name: np.asarray(values) for name, values in traj.observed.items()}
+    columns |= {"labels": labels, "clusters": labels.max(axis=-1) + 1}
+    if config.states:
+        columns["tokens"] = xs
+    if traj.weights is not None:
+        columns["weights"] = np.asarray(traj.weights)
+    return columns
+
+
+def _theory_model(config: Config) -> tuple[str, float] | None:
+    """Name and beta under which theory knows a flow, if it does."""
+    if config.norm != "post" or config.flow not in THEORY_MODELS:
+        return None
+    return THEORY_MODELS[config.flow], _beta(config)
+
+
+def _beta(config: Config) -> float:
+    return 0.0 if config.flow == "kuramoto" or config.beta is None else config.beta
+
+
+def _theorems(config: Config, x0: np.ndarray) -> list[dict[str, Any]]:
+    model = _theory_model(config)
+    if model is None:
+        return []
+    return [asdict(t) for t in af.theory.clustering.theorems(*model, x0, value=config.value)]
+
+
+def _predicted_cosine(config: Config, ts: np.ndarray, columns) -> np.ndarray:
+    """Cosine of equiangular tokens with the same first mean cosine; NaN where unknown."""
+    model, beta = _theory_model(config) or ("", 0.0)
+    n, rho0 = columns["labels"].shape[1], float(columns["mean_cosine"][0])
+    known = model in ("sa", "usa") and config.value == 1.0 and beta >= 0
+    if not known or n < 2 or not rho0 > -1 / (n - 1):
+        return np.full(len(ts), np.nan)
+    theory = af.theory
+    if config.method == "layers" and model == "sa":
+        layers = np.round(ts / config.dt).astype(int)
+        path = theory.normalization.cosine_post_ln(
+            rho0, steps=int(layers[-1]), n=n, beta=beta, eta=config.dt
+        )
+        return path[layers]
+    if model == "sa":
+        return theory.equiangular.cosine_sa(ts, rho0, n=n, beta=beta)
+    unit = np.exp(-beta) if config.clock == "rescaled" else 1.0
+    return theory.equiangular.cosine_usa(ts * unit, rho0, n=n, beta=beta)
+
+
+def _terminal_rate(config: Config, flow, data: xr.Dataset, columns) -> dict[str, float]:
+    """Rate at which 1 - rho falls once one cluster is left: predicted, and observed in a short rerun."""
+    model = _theory_model(config)
+    near = np.flatnonzero((data.gap.values < 1e-3) & (data.clusters.values == 1))
+    if model is None or not config.states or not len(near) or config.value <= 0:
+        return {}
+    layers = config.method == "layers"
+    predicted = af.theory.rates.cosine_rate(*model, config.value, eta=config.dt if layers else None)
+    if config.flow == "usa" and config.clock == "rescaled":
+        predicted *= np.exp(-model[1])
+    ts = np.linspace(0, 8 / predicted, 33)
+    if layers:
+        ts = config.dt * np.arange(9)
+    numerics = _numerics(config)
+    numerics["observe"] = {"gap": _direct(af.observables.cosine_gap)}
+    if config.method == "adaptive":
+        numerics |= {"rtol": 1e-9, "atol": 1e-12}
+    first = near[0]
+    traj = af.solve(flow, columns["tokens"][first], ts, states=False, **numerics)
+    fit = af.analysis.rates.fit_rate(np.asarray(traj.ts), np.asarray(traj.observed["gap"]))
+    return {
+        "predicted_rate": float(predicted),
+        "observed_rate": float(fit.exponential.rate),
+        "observed_rate_error": float(fit.exponential.error),
+        "rate_from": float(data.time[first]),
+    }

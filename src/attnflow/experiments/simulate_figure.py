@@ -1,0 +1,191 @@
+"""Figure and table of a simulation, from its numbers alone."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+ROWS = 12
+
+
+def plateau(data: xr.Dataset) -> int:
+    """Save index in the middle of the longest stretch of log-time with a constant cluster count.
+
+    Only counts from 2 to n/4 compete; the last save time if there is none.
+    """
+    counts, ts = data.clusters.values, data.time.values
+    best, span = len(ts) - 1, 0.0
+    edges = np.flatnonzero(np.diff(counts)) + 1
+    for run in np.split(np.arange(len(counts)), edges):
+        if ts[run[0]] <= 0 or not 2 <= counts[run[0]] <= max(2, data.sizes["token"] // 4):
+            continue
+        end = ts[min(run[-1] + 1, len(ts) - 1)]
+        if np.log(end / ts[run[0]]) > span:
+            best, span = int(run[len(run) // 2]), float(np.log(end / ts[run[0]]))
+    return best
+
+
+def cluster_images(data: xr.Dataset, at: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean start image of each cluster at a save time, largest first, and their sizes."""
+    labels = data.labels.values[at]
+    sizes = np.bincount(labels)
+    order = np.argsort(-sizes, kind="stable")
+    start = data.start.values
+    means = np.stack([start[labels == label].mean(axis=0) for label in order])
+    return means.reshape(-1, *data.attrs["image_shape"]), sizes[order]
+
+
+def figure(data: xr.Dataset) -> Figure:
+    """Cosine histograms, clusters and energy, rho against theory, the clusters, the last decay."""
+    from attnflow import plot
+
+    ts = data.time.values
+    at = plateau(data)
+    images = "image_shape" in data.attrs
+    bottom = ["tokens", "tokens", "decay"] if images else ["start", "tokens", "decay"]
+    with plot.style():
+        fig, axes = plot.panels(
+            [["histogram", "clusters", "cosine"], ["energy", "rank", "cosine"], bottom],
+            width=13,
+            height=11,
+        )
+        shown = np.unique(np.linspace(0, _settled(data), 6).round().astype(int))
+        plot.cosine_histograms(
+            data.edges.values, data.histogram.values[shown], ts[shown], ax=axes["histogram"]
+        )
+        axes["histogram"].set_title("cosines of all pairs")
+        plot.cluster_curve(ts, data.clusters.values, ax=axes["clusters"])
+        axes["clusters"].set_title(f"clusters (linked at cosine {data.attrs['cosine']:g})")
+        axes["clusters"].axvline(ts[at], color="0.6", lw=1, zorder=0)
+        known = bool(np.isfinite(data.predicted_cosine.values).all())
+        plot.cosine_curve(
+            ts,
+            data.mean_cosine.values,
+            theory=data.predicted_cosine.values if known else None,
+            theory_label="equiangular tokens, same start",
+            log_time=True,
+            ax=axes["cosine"],
+        )
+        axes["cosine"].set_title("mean cosine")
+        if "energy" in data:
+            plot.energy_curve(ts, data.energy.values, log_time=True, ax=axes["energy"])
+            axes["energy"].set_ylabel(r"energy $E_\beta/E_\beta$(consensus)")
+        else:
+            plot.cosine_curve(
+                ts,
+                data.order_parameter.values,
+                ylabel="order parameter $R$",
+                log_time=True,
+                ax=axes["energy"],
+            )
+        axes["energy"].set_title("energy, as a share of consensus" if "energy" in data else "order")
+        plot.cosine_curve(
+            ts, data.effective_rank.values, ylabel="effective rank", log_time=True, ax=axes["rank"]
+        )
+        axes["rank"].set_title("effective rank of the tokens")
+        _draw_tokens(data, at, axes, plot)
+        _draw_decay(data, axes["decay"], plot)
+        fig.suptitle(_title(data), fontsize=14)
+    return fig
+
+
+def _title(data: xr.Dataset) -> str:
+    a, size = data.attrs, data.sizes
+    return (
+        f"{size['token']} {a['tokens']} tokens in d = {size['axis']} under {a['flow']}, "
+        rf"$\beta$ = {a['beta']:g}"
+    )
+
+
+def _settled(data: xr.Dataset) -> int:
+    """First save index with every pair in the last bin, or the last index."""
+    merged = np.flatnonzero(data.gap.values < 1e-3)
+    return int(merged[0]) if len(merged) else len(data.time) - 1
+
+
+def _draw_tokens(data, at, axes, plot) -> None:
+    when = rf"$t$ = {data.time.values[at]:.3g}"
+    if "image_shape" in data.attrs:
+        images, sizes = cluster_images(data, at)
+        plot.image_grid(images[:20], counts=sizes[:20], ax=axes["tokens"])
+        axes["tokens"].set_title(
+            f"mean digit of the {min(20, len(sizes))} largest of {len(sizes)} clusters, {when}"
+        )
+        return
+    plot.tokens(data.start.values, labels=data.labels.values[at] % 8, ax=axes["start"])
+    axes["start"].set_title("tokens at the start, coloured by their cluster")
+    if "tokens" not in data:
+        axes["tokens"].set_axis_off()
+        axes["tokens"].set_title("no states kept")
+        return
+    xs = data.tokens.values[at]
+    xs = xs / np.linalg.norm(xs, axis=-1, keepdims=True)
+    plot.tokens(xs, labels=data.labels.values[at] % 8, ax=axes["tokens"])
+    axes["tokens"].set_title(f"{data.clusters.values[at]} clusters at {when}")
+
+
+def _draw_decay(data, ax, plot) -> None:
+    if "observed_rate" not in data.attrs:
+        plot.cosine_curve(
+            data.time.values[1:], data.gap.values[1:], ylabel=r"$1 - \rho$", log_time=True, ax=ax
+        )
+        ax.set_yscale("log")
+        ax.set_title("distance from consensus")
+        return
+    ts, gap = data.time.values, data.gap.values
+    from_ = data.attrs["rate_from"]
+    near = (ts > 0.5 * from_) & (gap > 1e-16) & (ts < from_ + 40 / data.attrs["predicted_rate"])
+    plot.decay_curve(
+        ts[near],
+        gap[near],
+        fitted_rate=data.attrs["observed_rate"],
+        predicted_rate=data.attrs["predicted_rate"],
+        window=(from_, float(ts[near][-1])),
+        ax=ax,
+    )
+    ax.set_title(r"the last decay, $1 - \rho$")
+
+
+def table(data: xr.Dataset) -> str:
+    """Clusters over log-time, energy and cosine; theorems that apply; rates."""
+    ts = data.time.values
+    rows = np.unique(np.linspace(0, len(ts) - 1, ROWS).round().astype(int))
+    lines = [
+        f"{data.sizes['token']} tokens, d = {data.sizes['axis']}, {data.attrs['equation']}, "
+        f"beta = {data.attrs['beta']:g}; {data.attrs['steps']} steps",
+        "",
+        f"{'t':>9}  {'clusters':>8}  {'rho':>9}  {'energy':>9}  {'rank':>6}  largest clusters",
+    ]
+    for i in rows:
+        sizes = np.sort(np.bincount(data.labels.values[i]))[::-1]
+        energy = f"{data.energy.values[i]:9.3g}" if "energy" in data else f"{'-':>9}"
+        lines.append(
+            f"{ts[i]:9.3g}  {data.clusters.values[i]:8d}  {data.mean_cosine.values[i]:9.6f}  {energy}  "
+            f"{data.effective_rank.values[i]:6.2f}  {' '.join(map(str, sizes[:8]))}{' ...' if len(sizes) > 8 else ''}"
+        )
+    lines += ["", "energy: share of its value at consensus. rank: effective rank."]
+    lines += _theorem_lines(data)
+    return "\n".join(lines)
+
+
+def _theorem_lines(data: xr.Dataset) -> list[str]:
+    applying = [t for t in json.loads(data.attrs["theorems"]) if t["applies"]]
+    lines = ["", "What theory promises for this start:"] if applying else []
+    for theorem in applying:
+        text = f"{theorem['name']}: {theorem['promise']} [{theorem['source']}; {theorem['status']}]"
+        lines += textwrap.wrap(text, 100, initial_indent="  - ", subsequent_indent="    ")
+    if "observed_rate" in data.attrs:
+        a = data.attrs
+        lines += [
+            "",
+            f"Rate of 1 - rho from t = {a['rate_from']:.4g} on: predicted {a['predicted_rate']:.6g}, "
+            f"observed {a['observed_rate']:.6g} +- {a['observed_rate_error']:.1g}",
+        ]
+    return lines
