@@ -1,0 +1,82 @@
+"""Argument checks of the oracles, in the voice of `attnflow.errors`, with NumPy alone."""
+
+from difflib import get_close_matches
+
+import numpy as np
+
+Number = float | int | np.floating | np.integer | np.ndarray
+"""A scalar, or an array of shape ()."""
+Numbers = Number | list | tuple
+"""An array of any shape, or what NumPy makes one of."""
+
+
+def check(
+    ok: bool | np.bool_ | np.ndarray, name: str, must: str, value: Numbers, remedy: str = ""
+) -> None:
+    """Raise `ValueError` unless `ok` everywhere; show the first value that is not."""
+    if np.all(ok):
+        return
+    array = np.asarray(value)
+    if np.ndim(ok) and np.shape(ok) == array.shape:
+        array = np.asarray(array[~np.asarray(ok)][0])
+    shown = str(array) if array.size <= 6 else f"an array of shape {array.shape}"
+    raise ValueError(f"Argument `{name}` must {must}, but {name}={shown}. {remedy}".rstrip())
+
+
+def check_finite(value: Numbers, name: str) -> np.ndarray:
+    """Return `value` as a float array, all finite."""
+    array = np.asarray(value, dtype=float)
+    check(np.isfinite(array), name, "be finite", array)
+    return array
+
+
+def check_positive(value: Numbers, name: str, remedy: str = "") -> np.ndarray:
+    """Return `value` as a float array, finite and > 0."""
+    array = np.asarray(value, dtype=float)
+    check(np.isfinite(array) & (array > 0), name, "be finite and > 0", array, remedy)
+    return array
+
+
+def check_nonnegative(value: Numbers, name: str, remedy: str = "") -> np.ndarray:
+    """Return `value` as a float array, finite and >= 0."""
+    array = np.asarray(value, dtype=float)
+    check(np.isfinite(array) & (array >= 0), name, "be finite and >= 0", array, remedy)
+    return array
+
+
+def check_between(
+    value: Numbers, name: str, low: Number, high: Number, remedy: str = ""
+) -> np.ndarray:
+    """Return `value` as a float array inside the closed interval [low, high]."""
+    array = np.asarray(value, dtype=float)
+    inside = (array >= low) & (array <= high)
+    check(inside, name, f"lie in [{low:.6g}, {high:.6g}]", array, remedy)
+    return array
+
+
+def check_count(value: int | np.integer, name: str, low: int) -> int:
+    """Return a whole number >= low."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    check(whole and value >= low, name, f"be a whole number >= {low}", value)
+    return int(value)
+
+
+def check_times(ts: Numbers) -> np.ndarray:
+    """Return `ts` as a float array of shape (t,), t >= 1, finite and strictly increasing."""
+    ts = check_finite(ts, "ts")
+    if ts.ndim != 1 or len(ts) == 0:
+        raise ValueError(f"Argument `ts` must be a list of times, but ts.shape={ts.shape}.")
+    rises = np.diff(ts) > 0
+    remedy = "Pass `np.unique(ts)`."
+    check(np.append(True, rises), "ts", "increase strictly", ts, remedy)
+    return ts
+
+
+def check_choice(value: str, name: str, known: tuple[str, ...]) -> None:
+    """Raise `ValueError` unless `value` is known; list the known, suggest the nearest."""
+    if value not in known:
+        near = get_close_matches(str(value), known, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        raise ValueError(
+            f"Argument `{name}` must be one of {', '.join(known)}, but {name}='{value}'.{hint}"
+        )
