@@ -1,0 +1,35 @@
+"""Figures: each function takes numbers and `ax`, returns `ax`, and never saves or shows."""
+
+from attnflow.plot.animation import animate, save_animation
+from attnflow.plot.curves import band, cluster_curve, cosine_curve, decay_curve, energy_curve
+from attnflow.plot.histograms import cosine_heatmap, cosine_histograms
+from attnflow.plot.images import image_grid
+from attnflow.plot.phase import phase_map
+from attnflow.plot.style import CATEGORICAL, INK, SEQUENTIAL, category_colors, panels, style
+from attnflow.plot.tables import table
+from attnflow.plot.tokens import tokens, tokens_on_circle, tokens_on_sphere, tokens_projected
+
+__all__ = [
+    "CATEGORICAL",
+    "INK",
+    "SEQUENTIAL",
+    "animate",
+    "band",
+    "category_colors",
+    "cluster_curve",
+    "cosine_curve",
+    "cosine_heatmap",
+    "cosine_histograms",
+    "decay_curve",
+    "energy_curve",
+    "image_grid",
+    "panels",
+    "phase_map",
+    "save_animation",
+    "style",
+    "table",
+    "tokens",
+    "tokens_on_circle",
+    "tokens_on_sphere",
+    "tokens_projected",
+]
