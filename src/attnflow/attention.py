@@ -9,9 +9,10 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from attnflow.errors import check_between, check_choice, check_count, check_finite
+from attnflow.errors import check_choice, check_count, check_finite, check_shape, check_weights
 from attnflow.kernels import dense
 
 Matrix = float | Float[Array, ""] | Float[Array, "a b"]
@@ -19,9 +20,9 @@ Mask = Callable[..., Any] | Bool[Array, "n n"] | None
 ROWS_PER_BLOCK = 2**22
 
 
-def as_parameter(value) -> Float[Array, "..."]:
-    """A number as a weakly typed array: changing it recompiles nothing and widens no dtype."""
-    return jnp.asarray(value) if eqx.is_array_like(value) else value
+def as_parameter(value):
+    """A number as a weakly typed float array: changing it recompiles nothing and widens no dtype."""
+    return jnp.asarray(value * 1.0) if eqx.is_array_like(value) else value
 
 
 class Attention(eqx.Module):
@@ -117,7 +118,7 @@ class UnnormalizedAttention(eqx.Module):
         v = apply(self.value, x)
         mean, log_z = self.kernel_sum(q, k, v, beta, weights=self.weights, mask=self.mask)
         log_count = math.log(len(x)) if self.weights is None else 0.0
-        log_unit = self.beta if self.clock == "rescaled" else 0.0
+        log_unit = jnp.asarray(self.beta, x.dtype) if self.clock == "rescaled" else 0.0
         return jnp.exp(log_z - log_count - log_unit)[:, None] * mean
 
 
@@ -128,8 +129,8 @@ class MultiHead(eqx.Module):
     into each V; Homogenized Transformers take the mean (1/H) sum_h.
 
     Attributes:
-        heads: One attention module whose arrays have a leading axis H, or a list of modules alike
-            up to their numbers, which are then stacked.
+        heads: One attention module whose arrays have a leading axis H (numbers are shared), or a
+            list of modules alike up to their numbers and array masks, which are then stacked.
         combine: "sum" or "mean".
     """
 
@@ -141,12 +142,13 @@ class MultiHead(eqx.Module):
         if isinstance(heads, Sequence):
             check_count(len(heads), "len(heads)")
             heads = _stack(heads)
+        _check_head_axis(heads)
         self.heads = heads
         self.combine = combine
 
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Combined attention vectors of unit tokens x."""
-        each = eqx.filter_vmap(lambda head: head(x))(self.heads)
+        each = eqx.filter_vmap(lambda head: head(x), in_axes=_head_axis)(self.heads)
         return each.sum(axis=0) if self.combine == "sum" else each.mean(axis=0)
 
 
@@ -170,6 +172,9 @@ class HardmaxAttention(eqx.Module):
     key: Matrix = 1.0
     value: Matrix = 1.0
     include_self: bool = eqx.field(static=True, default=False, kw_only=True)
+
+    def __check_init__(self):
+        _check_parameters(self)
 
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
         """Attention vectors of tokens x."""
@@ -253,51 +258,79 @@ def apply(matrix: Matrix, x: Float[Array, "n d"]) -> Float[Array, "n e"]:
     """Rows M x_i; a number is a multiple of the identity, and 1.0 returns x itself."""
     if isinstance(matrix, float | int) and matrix == 1:
         return x
-    if jnp.ndim(matrix) == 0:
+    matrix = jnp.asarray(matrix, x.dtype)
+    if matrix.ndim == 0:
         return matrix * x
-    return jnp.matmul(x, jnp.asarray(matrix).T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.matmul(x, matrix.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def is_isotropic(attention) -> bool:
     """Whether attention commutes with rotations: Q, K, V are multiples of the identity."""
-    if isinstance(attention, MultiHead):
-        return all(jnp.ndim(m) <= 1 for m in _matrices(attention.heads))
+    heads = isinstance(attention, MultiHead)
+    rule = attention.heads if heads else attention
     known = Attention | UnnormalizedAttention | HardmaxAttention | SinkhornAttention
-    return isinstance(attention, known) and all(jnp.ndim(m) == 0 for m in _matrices(attention))
-
-
-def _matrices(attention) -> tuple:
-    return attention.query, attention.key, attention.value
+    matrices = ("query", "key", "value")
+    return isinstance(rule, known) and all(np.ndim(getattr(rule, m)) <= heads for m in matrices)
 
 
 def _queries_and_keys(attention, x):
     """Q x, K x and beta; multiples of the identity go into beta, so that q and k stay one array."""
+    _check_shapes(attention, *x.shape)
     beta = getattr(attention, "beta", 1.0)
     query, key = attention.query, attention.key
-    if jnp.ndim(query) == 0 and jnp.ndim(key) == 0:
-        return x, x, beta * query * key
+    if np.ndim(query) == 0 and np.ndim(key) == 0:
+        return x, x, jnp.asarray(beta * query * key, x.dtype)
     q = apply(query, x)
-    return q, q if key is query else apply(key, x), beta
+    return q, q if key is query else apply(key, x), jnp.asarray(beta, x.dtype)
 
 
 def _check_parameters(attention) -> None:
-    check_finite(attention.beta, "beta")
-    for name in ("query", "key", "value"):
-        check_finite(getattr(attention, name), name)
+    """Raise `ValueError` unless every number is finite, and weights are weights."""
+    for name in ("beta", "query", "key", "value"):
+        check_finite(getattr(attention, name, 0.0), name)
     weights = getattr(attention, "weights", None)
     if weights is not None:
-        check_finite(weights, "weights")
-        check_between(weights, "weights", low=0.0)
+        check_weights(weights, (np.shape(weights) or (1,))[-1])
+
+
+def _check_shapes(attention, n: int, d: int) -> None:
+    """Raise `ValueError` unless the parameters of one head fit n tokens of dimension d."""
+    query, key = attention.query, attention.key
+    height = np.shape(key)[0] if np.ndim(key) else d
+    check_shape(getattr(attention, "beta", 1.0), "beta", ())
+    check_shape(key, "key", (), (height, d))
+    check_shape(query, "query", (), (height, d))
+    check_shape(attention.value, "value", (), (d, d))
+    weights, mask = getattr(attention, "weights", None), getattr(attention, "mask", None)
+    if weights is not None:
+        check_shape(weights, "weights", (n,))
+    if mask is not None and not callable(mask):
+        check_shape(mask, "mask", (n, n))
+
+
+def _head_axis(leaf) -> int | None:
+    """Axis of the heads: the first of every array; a single number is shared."""
+    return 0 if eqx.is_array_like(leaf) and np.ndim(leaf) else None
+
+
+def _check_head_axis(heads) -> None:
+    """Raise `ValueError` unless the arrays of `heads` share one leading axis."""
+    lengths = {np.shape(leaf)[0] for leaf in jax.tree.leaves(heads) if _head_axis(leaf) == 0}
+    if len(lengths) != 1:
+        raise ValueError(
+            "Argument `heads` must hold arrays with one leading axis, the head, but their lengths "
+            f"are {sorted(lengths)}. Pass a list of attention rules."
+        )
 
 
 def _stack(heads: Sequence) -> eqx.Module:
     """One module whose numbers carry a leading axis, from a list of modules."""
-    if len({jax.tree.structure(eqx.filter(head, eqx.is_inexact_array_like)) for head in heads}) > 1:
+    arrays, rests = zip(*(eqx.partition(head, eqx.is_array_like) for head in heads), strict=True)
+    shapes = [jax.tree.map(np.shape, numbers) for numbers in arrays]
+    if any(shape != shapes[0] for shape in shapes) or not eqx.tree_equal(*rests):
         raise ValueError(
-            "Argument `heads` must hold modules of one kind, with the same options, but they "
-            f"differ: {', '.join(sorted({type(head).__name__ for head in heads}))}. "
+            "Argument `heads` must hold modules of one kind, shape and options, but they "
+            f"differ: {', '.join(type(head).__name__ for head in heads)}. "
             "Add their attention vectors in a function of your own."
         )
-    numbers = [eqx.filter(head, eqx.is_inexact_array_like) for head in heads]
-    rest = eqx.filter(heads[0], eqx.is_inexact_array_like, inverse=True)
-    return eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *numbers), rest)
+    return eqx.combine(jax.tree.map(lambda *leaves: jnp.stack(leaves), *arrays), rests[0])

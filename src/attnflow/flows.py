@@ -148,7 +148,8 @@ class FisherRaoFlow(eqx.Module):
         height = jnp.where(
             beta == 0, x @ (w @ x), jnp.expm1(log_z) / jnp.where(beta == 0, 1.0, beta)
         )
-        return WeightedTokens(velocity, self.rate * w * (height - w @ height))
+        rate = jnp.asarray(self.rate, w.dtype)
+        return WeightedTokens(velocity, rate * w * (height - w @ height))
 
 
 FLOWS = {

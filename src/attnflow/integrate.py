@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import diffrax as dfx
 import equinox as eqx
@@ -18,12 +18,13 @@ from attnflow.errors import (
     check_between,
     check_count,
     check_finite,
+    check_functions,
     check_increasing,
     check_tokens,
     check_weights,
     concrete,
 )
-from attnflow.flows import WeightedTokens
+from attnflow.flows import FisherRaoFlow, Flow, WeightedTokens
 from attnflow.sphere import normalize, span
 
 if TYPE_CHECKING:
@@ -74,8 +75,12 @@ class LayerMap(dfx.AbstractSolver):
 
     Post-LN: x <- N(x + eta A(x)); a real layer has eta = 1. It is a map, not an approximation of
     the flow: near consensus a layer contracts by 1/(1 + eta), the flow by e^(-eta).
+
+    Attributes:
+        eta: Step; `solve` puts its `dt` here, since t1 - t0 loses digits when t is large.
     """
 
+    eta: Any = None
     term_structure = dfx.AbstractTerm
     interpolation_cls = dfx.LocalLinearInterpolation
 
@@ -90,12 +95,20 @@ class LayerMap(dfx.AbstractSolver):
     def step(self, terms, t0, t1, y0, args, solver_state, made_jump):
         """One layer."""
         flow = getattr(terms, "term", terms).vector_field
-        y1 = flow.layer(t0, y0, t1 - t0)
+        y1 = flow.layer(t0, y0, t1 - t0 if self.eta is None else self.eta)
         return y1, None, {"y0": y0, "y1": y1}, None, dfx.RESULTS.successful
 
     def func(self, terms, t0, y0, args):
         """Velocity of the flow."""
         return terms.vf(t0, y0, args)
+
+
+class _Bisection(optx.Bisection):
+    """Bisection that ends when the time of an event is known to rounding, whatever the event's scale."""
+
+    def terminate(self, fn, y, args, options, state, tags):
+        width = jnp.abs(state.upper - state.lower)
+        return width <= 4 * jnp.finfo(y.dtype).eps * jnp.abs(y), optx.RESULTS.successful
 
 
 def log_times(t_max: float, count: int, *, t_min: float = 1e-2) -> Float[Array, " count"]:
@@ -154,7 +167,8 @@ def solve(
     so that repulsive flows stay on the sphere as well as attractive ones.
 
     If d > n and the flow commutes with rotations, tokens keep to the span of their start: the run
-    then works in n coordinates, exactly, and pays for d at save times only.
+    then works in n coordinates, exactly, and pays for d at save times only (and for events of your
+    own, which see all d coordinates).
 
     Runs under `jax.jit`, `jax.vmap` (over starts, keys or parameters of the flow) and `jax.grad`.
     Under these, values are checked no more than shapes, and a failure raises diffrax's own error.
@@ -187,6 +201,7 @@ def solve(
         ValueError: If an argument is out of its range, before work starts.
         RuntimeError: If the run fails; says which flow, and the time reached.
     """
+    _check_flow(flow, x0)
     x = x0.x if isinstance(x0, WeightedTokens) else x0
     on_sphere, isotropic = (getattr(flow, name, False) for name in ("keeps_radius", "isotropic"))
     if hasattr(flow, "keeps_radius"):
@@ -199,46 +214,36 @@ def solve(
             check_finite(value, name)
             check_between(value, name, low=0.0, open_low=name != "atol")
     check_count(max_steps, "max_steps")
-    if isinstance(method, LayerMap):
-        _check_layers(flow, ts, dt)
+    check_functions(observe or {}, "observe")
+    method = _check_method(method or dfx.Tsit5(), flow, ts, dt)
     state = jax.tree.map(jnp.asarray, x0)
     dtype = jnp.result_type(*jax.tree.leaves(state))
+    if isinstance(x0, WeightedTokens):
+        state = jax.tree.map(lambda leaf: leaf.astype(dtype), state)
     ts = jnp.asarray(ts, dtype)
-    _check_velocity(flow, ts[0], state, args)
+    # Under jit even a constant is traced.
+    traced = not concrete((flow, x0, ts, args, observe, until, dt, rtol, atol, jnp.zeros(())))
+    if not traced:
+        check_increasing(ts)
+        _check_start(flow, until, ts[0], state, args)
     basis = None
     if reduce and isotropic and state_tokens(state).shape[1] > state_tokens(state).shape[0]:
         coordinates, basis = span(state_tokens(state))
         state = _with_tokens(state, coordinates)
-    default_rtol, default_atol = TOLERANCES.get(str(dtype), TOLERANCES["float32"])
-    if until is not None:
-        _check_event(until, flow, ts[0], state, args)
-    traced = not concrete((flow, x0, ts, args))
-    saved, last, stats, result = _solve(
-        flow,
-        state,
-        ts,
-        basis,
-        {name: _as_pytree(f) for name, f in (observe or {}).items()},
-        _as_pytree(until),
-        method or dfx.Tsit5(),
-        dt,
-        None if dt is not None else (rtol or default_rtol, default_atol if atol is None else atol),
-        args,
-        adjoint or dfx.RecursiveCheckpointAdjoint(),
-        states=states,
-        on_sphere=on_sphere,
-        max_steps=max_steps,
-        progress=progress,
-        throw=traced,
-    )
-    (saved_ts, xs, weights, observed), (t_end, x_end) = saved, last
+    defaults = TOLERANCES.get(str(dtype), TOLERANCES["float32"])
+    asked = zip((rtol, atol), defaults, strict=True)
+    tolerances = [jnp.asarray(preset if own is None else own, dtype) for own, preset in asked]
+    (saved_ts, xs, weights, observed), (t_end, x_end), stats, result = _solve(
+        flow, state, ts, basis, {name: _as_pytree(f) for name, f in (observe or {}).items()},
+        _as_pytree(until), method, None if dt is None else jnp.asarray(dt, dtype),
+        None if dt is not None else tolerances, args, adjoint or dfx.RecursiveCheckpointAdjoint(),
+        states=states, on_sphere=on_sphere, max_steps=max_steps, progress=progress, throw=traced,
+    )  # fmt: skip
     if not traced:
         _check_result(flow, result, t_end, ts)
-        kept = int(jnp.isfinite(saved_ts).sum())
-        if kept < len(saved_ts):
-            saved_ts, xs, weights, observed = jax.tree.map(
-                lambda leaf: leaf[:kept], (saved_ts, xs, weights, observed)
-            )
+        if (kept := int(jnp.isfinite(saved_ts).sum())) < len(saved_ts):
+            series = (saved_ts, xs, weights, observed)
+            saved_ts, xs, weights, observed = jax.tree.map(lambda leaf: leaf[:kept], series)
     return Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats)
 
 
@@ -247,9 +252,11 @@ def _solve(
     flow, state, ts, basis, observe, until, method, dt, tolerances, args, adjoint,
     *, states, on_sphere, max_steps, progress, throw,
 ):  # fmt: skip
+    def lift(x):
+        return x if basis is None else jnp.matmul(x, basis, precision=jax.lax.Precision.HIGHEST)
+
     def lifted(state):
-        x = state_tokens(state)
-        x = x if basis is None else jnp.matmul(x, basis, precision=jax.lax.Precision.HIGHEST)
+        x = lift(state_tokens(state))
         return _with_tokens(state, normalize(x) if on_sphere else x)
 
     def save(t, state, args):
@@ -257,15 +264,26 @@ def _solve(
         parts = state if isinstance(state, WeightedTokens) else (state,)
         xs = state_tokens(state) if states else None
         weights = state.weights if isinstance(state, WeightedTokens) else None
-        return xs, weights, {name: f(*parts) for name, f in observe.items()}
+        return xs, weights, {name: as_float(f(*parts)) for name, f in observe.items()}
+
+    def as_float(value):
+        # diffrax marks empty slots with inf, which integers lack.
+        return value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(float)
+
+    def dtype_of(f):
+        like = eqx.filter_eval_shape(lifted, state)
+        parts = like if isinstance(like, WeightedTokens) else (like,)
+        return eqx.filter_eval_shape(f, *parts).dtype
 
     def happens(t, y, args, **_):
-        return until(t, state_tokens(y), state_tokens(flow(t, y, args)))
+        x, velocity = state_tokens(y), state_tokens(flow(t, y, args))
+        if getattr(until, "func", None) in (_cap_margin, _speed_margin):
+            return until(t, x, velocity)
+        return until(t, lift(x), lift(velocity))
 
     controller = dfx.ConstantStepSize() if tolerances is None else dfx.PIDController(
         *tolerances, norm=optx.max_norm
     )  # fmt: skip
-    root_finder = optx.Bisection(rtol=1e-10, atol=1e-12)
     solution = dfx.diffeqsolve(
         dfx.ODETerm(flow), method, ts[0], ts[-1], dt, state, args,
         saveat=dfx.SaveAt(subs=[
@@ -273,15 +291,15 @@ def _solve(
             dfx.SubSaveAt(t1=True, fn=lambda t, state, args: lifted(state)),
         ]),
         stepsize_controller=controller, adjoint=adjoint, max_steps=max_steps, throw=throw,
-        event=None if until is None else dfx.Event(happens, root_finder),
+        event=None if until is None else dfx.Event(happens, _Bisection(0.0, 0.0)),
         progress_meter=dfx.TqdmProgressMeter() if progress else dfx.NoProgressMeter(),
     )  # fmt: skip
-    times: Any = solution.ts
-    ys: Any = solution.ys
+    times, ys = cast(Any, (solution.ts, solution.ys))
     (saved_ts, end_ts), (saved, end) = times, ys
+    observed = {name: values.astype(dtype_of(observe[name])) for name, values in saved[2].items()}
     stats = {key: value for key, value in solution.stats.items() if key.startswith("num_")}
-    last = (end_ts[0], jax.tree.map(lambda leaf: leaf[0], end))
-    return (saved_ts, *saved), last, stats, solution.result
+    x_end = jax.tree.map(lambda leaf: leaf[0], end)
+    return (saved_ts, *saved[:2], observed), (end_ts[0], x_end), stats, solution.result
 
 
 def state_tokens(state):
@@ -297,61 +315,80 @@ def _as_pytree(function):
     """`functools.partial` as a pytree, so that its numbers are traced and it compiles once."""
     if not isinstance(function, partial):
         return function
-    numbers = jax.tree.map(
-        lambda a: jnp.asarray(a) if isinstance(a, float) else a, function.keywords
-    )
-    positional = [jnp.asarray(a) if isinstance(a, float) else a for a in function.args]
-    return eqx.Partial(function.func, *positional, **numbers)
+    given = (function.args, function.keywords)
+    args, keywords = jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, float) else a, given)
+    return eqx.Partial(function.func, *args, **keywords)
+
+
+def _check_flow(flow, x0) -> None:
+    """Refuse what is no vector field, and tokens without the weights they need, or with idle ones."""
+    check_functions({"flow": flow})
+    weighted = isinstance(x0, WeightedTokens)
+    if isinstance(flow, FisherRaoFlow | Flow) and weighted != isinstance(flow, FisherRaoFlow):
+        kind = "an array" if weighted else "`WeightedTokens(x, weights)`"
+        raise ValueError(
+            f"Argument `x0` must be {kind} for {_name(flow)}, but it is of type {type(x0).__name__}. "
+            "Weights that evolve go with FisherRaoFlow, fixed ones with `sa(beta, weights=...)`."
+        )
+
+
+def _check_method(method, flow, ts, dt) -> dfx.AbstractSolver:
+    """Solver, once it is one and has the step it needs."""
+    if not isinstance(method, dfx.AbstractSolver):
+        raise ValueError(
+            f"Argument `method` must be a solver like `diffrax.Tsit5()`, but method={method!r}."
+        )
+    if dt is None and not isinstance(method, dfx.AbstractAdaptiveSolver):
+        raise ValueError(
+            f"Argument `dt` must be a step, as {type(method).__name__} chooses none, but dt=None."
+        )
+    if isinstance(method, LayerMap):
+        _check_layers(flow, ts, dt)
+        return LayerMap(dt)
+    return method
 
 
 def _check_layers(flow, ts, dt) -> None:
-    if dt is None:
-        raise ValueError("Argument `dt` must be the step eta of a layer for LayerMap, but dt=None.")
     if not hasattr(flow, "layer"):
         raise ValueError(
             f"Argument `flow` must have a method `layer` for LayerMap, but flow={flow!r}. "
             "Compose it as `Flow(attention, norm)`."
         )
     if concrete((ts, dt)):
-        layers = (np.asarray(ts, float) - float(ts[0])) / float(dt)
+        ts = np.asarray(ts, float)
+        layers = (ts - ts[0]) / float(dt)
         off = np.abs(layers - np.round(layers))
-        if off.max() > 1e-6:
-            at = int(off.argmax())
+        if off[at := int(off.argmax())] > 1e-6:
             raise ValueError(
                 f"Argument `ts` must hold whole numbers of layers of dt={float(dt):g}, "
                 f"but ts[{at}]={float(ts[at]):g}."
             )
 
 
-def _check_velocity(flow, t0, state, args) -> None:
-    """Refuse a start at which the velocity is not finite."""
-    if not concrete((flow, state, args)):
-        return
+def _check_start(flow, until, t0, state, args) -> None:
+    """Refuse a start at which the velocity is not finite, or the event has happened."""
     velocity = eqx.filter_jit(flow)(t0, state, args)
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(velocity)):
         raise ValueError(
-            f"Argument `flow` must have a finite velocity at `x0`, but {_name(flow)} has not: "
-            "e^beta is beyond the dtype. Pass clock='rescaled' to `usa`, or a smaller beta."
+            f"Argument `flow` must have a finite velocity at `x0`, but that of {_name(flow)} is "
+            "not. Where e^beta is beyond the dtype, pass clock='rescaled' to `usa`, or a smaller beta."
         )
-
-
-def _check_event(until, flow, t0, state, args) -> None:
-    if concrete((flow, state, args, until)):
-        velocity = flow(t0, state, args)
-        margin = float(until(t0, state_tokens(state), state_tokens(velocity)))
-        if not margin > 0:
-            raise ValueError(
-                f"Argument `until` must not hold at the start, but its margin at ts[0] is {margin:g}. "
-                "Leave it out, or tighten it."
-            )
+    if until is None:
+        return
+    check_functions({"until": until})
+    margin = float(until(t0, state_tokens(state), state_tokens(velocity)))
+    if not margin > 0:
+        raise ValueError(
+            f"Argument `until` must not hold at the start, but its margin at ts[0] is {margin:g}. "
+            "Leave it out, or tighten it."
+        )
 
 
 def _check_result(flow, result, t_end, ts) -> None:
     if not bool(dfx.is_okay(result)):
+        when = f"t={float(t_end):g} of {float(ts[-1]):g}"
         reason = dfx.RESULTS[result].split("\n")[0]
-        raise RuntimeError(
-            f"The run of {_name(flow)} stopped at t={float(t_end):g} of {float(ts[-1]):g}: {reason}"
-        )
+        raise RuntimeError(f"The run of {_name(flow)} stopped at {when}: {reason}")
 
 
 def _name(flow) -> str:

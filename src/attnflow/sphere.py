@@ -12,7 +12,14 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from scipy.linalg import helmert
 from scipy.optimize import nnls
 
-from attnflow.errors import check_between, check_count, check_finite, check_tokens
+from attnflow.errors import (
+    check_between,
+    check_count,
+    check_finite,
+    check_shape,
+    check_tokens,
+    concrete,
+)
 
 # ---------------------------------------------------------------------------------------- geometry
 
@@ -110,12 +117,13 @@ def vmf(
     check_finite(concentration, "concentration")
     check_between(concentration, "concentration", low=0.0)
     key_height, key_tangent = jr.split(key)
-    height = _vmf_heights(key_height, n, d, jnp.asarray(concentration, float))
+    height, width = _vmf_heights(key_height, n, d, jnp.asarray(concentration, float))
     tangent = normalize(jr.normal(key_tangent, (n, d - 1)))
-    x = jnp.concatenate([height[:, None], jnp.sqrt(1 - height**2)[:, None] * tangent], axis=1)
+    x = jnp.concatenate([height[:, None], width[:, None] * tangent], axis=1)
     if mean is None:
         return x
-    check_tokens(mean[None], "mean[None]")
+    check_shape(mean, "mean", (d,))
+    check_tokens(mean[None], "mean")
     # Householder reflection that swaps the first axis and the mean.
     axis = mean.at[0].add(-1.0)
     square = axis @ axis
@@ -123,25 +131,30 @@ def vmf(
     return normalize(x - factor * jnp.outer(x @ axis, axis))
 
 
-def _vmf_heights(key, n: int, d: int, c: Float[Array, ""]) -> Float[Array, " n"]:
-    """Draw <x, mean>, density e^(c t) (1 - t^2)^((d - 3)/2) on [-1, 1]."""
+def _vmf_heights(
+    key, n: int, d: int, c: Float[Array, ""]
+) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+    r"""Draw $t = \langle x, \text{mean}\rangle$, density $e^{ct} (1 - t^2)^{(d-3)/2}$; and $\sqrt{1 - t^2}$.
+
+    With z the Beta proposal and $D = (1-z) + bz$, $1 - t = 2bz/D$ and $1 + t = 2(1-z)/D$: every
+    difference is written out, so that digits survive $c \gg 1$ in float32.
+    """
     b = (d - 1) / (2 * c + jnp.sqrt(4 * c**2 + (d - 1) ** 2))
-    top = (1 - b) / (1 + b)
-    # 1 - top^2 = 4 b / (1 + b)^2 keeps its digits at large c.
-    bound = c * top + (d - 1) * jnp.log(4 * b / (1 + b) ** 2)
 
     def propose(state):
-        key, height, done = state
+        key, z, done = state
         key, key_beta, key_accept = jr.split(key, 3)
-        z = jr.beta(key_beta, (d - 1) / 2, (d - 1) / 2, (n,))
-        new = (1 - (1 + b) * z) / (1 - (1 - b) * z)
-        log_ratio = c * new + (d - 1) * jnp.log1p(-top * new) - bound
+        new = jr.beta(key_beta, (d - 1) / 2, (d - 1) / 2, (n,))
+        denominator = (1 - new) + b * new
+        log_ratio = 2 * b * c * (1 - 2 * new) / ((1 + b) * denominator)
+        log_ratio += (d - 1) * jnp.log((1 + b) / (2 * denominator))
         accept = jnp.log(jr.uniform(key_accept, (n,))) <= log_ratio
-        return key, jnp.where(done, height, new), done | accept
+        return key, jnp.where(done, z, new), done | accept
 
     start = (key, jnp.zeros(n), jnp.zeros(n, bool))
-    heights = jax.lax.while_loop(lambda state: ~state[2].all(), propose, start)[1]
-    return jnp.clip(heights, -1.0, 1.0)
+    z = jax.lax.while_loop(lambda state: ~state[2].all(), propose, start)[1]
+    denominator = (1 - z) + b * z
+    return 1 - 2 * b * z / denominator, 2 * jnp.sqrt(b * z * (1 - z)) / denominator
 
 
 def equiangular(
@@ -165,9 +178,9 @@ def equiangular(
     x = apart * jnp.eye(n) + (common - apart) / n
     if d is None:
         d = max(n, 2)
-    if d == n - 1 and rho <= lowest * (1 - 1e-12):
+    if d == n - 1 and d > 1 and concrete(rho) and rho <= lowest * (1 - 1e-12):
         return normalize(x @ jnp.asarray(helmert(n)).T)
-    check_count(d, "d", low=n)
+    check_count(d, "d", low=max(n, 2))
     return normalize(jnp.pad(x, [(0, 0), (0, d - n)]))
 
 
