@@ -1,0 +1,5 @@
+"""Analysis: NumPy arrays in, arrays out, on the states and curves of any run."""
+
+from attnflow.analysis import clusters, rates
+
+__all__ = ["clusters", "rates"]
