@@ -42,6 +42,12 @@ def test_marker_areas_are_proportional_to_weights_and_small_ones_on_top():
     np.testing.assert_allclose(scatter.get_sizes(), 30 * np.array([4, 2, 1]) / weights.mean())
 
 
+def test_markers_shrink_when_there_are_many(rng):
+    few, many = (points(plot.tokens(unit(rng.normal(size=(n, 2))))).get_sizes() for n in (100, 400))
+    np.testing.assert_allclose(few, 42)
+    np.testing.assert_allclose(many, 21)
+
+
 def test_values_choose_colours_and_draw_a_colour_bar():
     x = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
     ax = plot.tokens(x, values=[2.0, 3.0, 4.0], value_label="age")

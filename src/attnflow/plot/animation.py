@@ -33,7 +33,7 @@ def animate(
     values: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     tail: int = 0,
-    size: float | int = 42.0,
+    size: float | int | None = None,
     ax: Axes | None = None,
 ) -> FuncAnimation:
     """Tokens in motion, one frame per time, the time in the title.
@@ -48,7 +48,7 @@ def animate(
         values: Numbers that choose colours, shape (n,) or (t, n). Not together with `labels`.
         weights: Token masses > 0, shape (n,) or (t, n); marker areas are proportional to them.
         tail: Number of earlier frames drawn as a fading path, >= 0.
-        size: Mean marker area, points squared.
+        size: Mean marker area, as in `tokens`.
         ax: Axes to draw on. `None` makes a new figure.
 
     Raises:

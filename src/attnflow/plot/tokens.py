@@ -24,7 +24,7 @@ def tokens(
     value_label: str = "",
     weights: ArrayLike | None = None,
     tail: ArrayLike | None = None,
-    size: float | int = 42.0,
+    size: float | int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Tokens as points: on the circle for d = 2, the sphere for d = 3, else on principal axes.
@@ -37,7 +37,7 @@ def tokens(
         value_label: Text beside the colour bar.
         weights: Token masses > 0, shape (n,); marker areas are proportional to them.
         tail: Recent positions, oldest first, shape (s, n, d); drawn as fading lines that end in x.
-        size: Mean marker area, points squared.
+        size: Mean marker area, points squared. `None` means 42, less for more than 100 tokens.
         ax: Axes to draw on. `None` makes a new figure.
 
     Returns:
@@ -60,7 +60,7 @@ def tokens_on_circle(
     value_label: str = "",
     weights: ArrayLike | None = None,
     tail: ArrayLike | None = None,
-    size: float | int = 42.0,
+    size: float | int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Tokens on the unit circle; the past of a `tail` spirals inward so that it stays visible.
@@ -88,7 +88,7 @@ def tokens_on_sphere(
     value_label: str = "",
     weights: ArrayLike | None = None,
     tail: ArrayLike | None = None,
-    size: float | int = 42.0,
+    size: float | int | None = None,
     elevation: float | int = 20.0,
     azimuth: float | int = 30.0,
     ax: Axes | None = None,
@@ -123,7 +123,7 @@ def tokens_projected(
     value_label: str = "",
     weights: ArrayLike | None = None,
     tail: ArrayLike | None = None,
-    size: float | int = 42.0,
+    size: float | int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Tokens of any dimension on their two principal axes, with the share of variance of each.
@@ -153,10 +153,11 @@ def view_of(x: np.ndarray) -> View:
             return views.principal(x)
 
 
-def marker_areas(weights: ArrayLike | None, n: int, size: float | int) -> np.ndarray:
+def marker_areas(weights: ArrayLike | None, n: int, size: float | int | None) -> np.ndarray:
     """Marker areas of mean `size`, proportional to the weights; shape (n,)."""
+    size = max(6.0, 42.0 * min(1.0, (100 / n) ** 0.5)) if size is None else size
     if weights is None:
-        return np.full(n, size)
+        return np.full(n, float(size))
     array = read("weights", weights, n=n)
     check_finite(array, "weights")
     check_between(array, "weights", 0.0, open_low=True)
@@ -188,6 +189,7 @@ def place_points(
     points.set_offsets(places[order])
     points.set_facecolor(blend(colors[order], views.GLOBE, 0.62 * _behind(near)))  # pyright: ignore[reportArgumentType]
     points.set_sizes(areas[order] * (0.5 + 0.5 * near))
+    points.set_linewidth(min(0.6, 0.1 * areas.mean() ** 0.5))
 
 
 def place_tail(lines: LineCollection, path: np.ndarray, view: View, colors: np.ndarray) -> None:
@@ -215,7 +217,7 @@ def empty_cloud(ax: Axes) -> tuple[PathCollection, LineCollection]:
     """The two artists that show tokens: a scatter, and lines under it."""
     lines = LineCollection([], linewidths=1.2, capstyle="butt", zorder=3)
     ax.add_collection(lines, autolim=False)
-    points = ax.scatter([], [], linewidths=0.6, edgecolors="white", zorder=4, clip_on=False)
+    points = ax.scatter([], [], edgecolors="white", zorder=4, clip_on=False)
     return points, lines
 
 
@@ -227,7 +229,7 @@ def _draw(
     value_label: str,
     weights: ArrayLike | None,
     tail: ArrayLike | None,
-    size: float | int,
+    size: float | int | None,
     ax: Axes | None,
 ) -> Axes:
     n, d = x.shape
