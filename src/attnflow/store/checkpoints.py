@@ -202,7 +202,7 @@ def _read(path: Path) -> tuple[int, dict[str, "numpy.ndarray"]]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
     except Exception as error:
         raise _DamagedError(str(error) or type(error).__name__) from error

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray
 
 FORMAT = 1
+SAVING = ".saving-"
 _RETRIES = 5
 
 
@@ -75,7 +76,8 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(_damaged(folder, f"config.json is no JSON ({error})")) from error
     version = record.get("format") if isinstance(record, dict) else None
-    if type(version) is int and version > FORMAT:
+    version = version if type(version) is int else 0
+    if version > FORMAT:
         raise ValueError(
             f"Run {folder} was written by a newer attnflow (format {version}; this one reads "
             f"{FORMAT}). Upgrade: pip install --upgrade attnflow."
@@ -97,16 +99,19 @@ def load(folder: Path | str) -> "xarray.Dataset":
     folder = Path(folder)
     for attempt in range(_RETRIES):
         time.sleep(0.02 * attempt)
-        record, inode = read_config(folder), folder.stat().st_ino
+        before = _identity(folder)
         try:
-            dataset = _read_whole(folder, record)
+            dataset = _read_whole(folder, read_config(folder))
         except (OSError, ValueError):
-            if _is_still(folder, record, inode):
+            if _identity(folder) == before and not _is_being_replaced(folder):
                 raise
-            continue
-        if _is_still(folder, record, inode):
-            return dataset
-    raise OSError(f"Run {folder} was replaced {_RETRIES} times while it was read. Try again.")
+        else:
+            if _identity(folder) == before:
+                return dataset
+    raise OSError(
+        f"Run {folder} is being replaced. Try again; a replacement that was killed is completed by "
+        f"the next `attnflow run`."
+    )
 
 
 def list_runs(root: Path | str = "runs") -> list[RunInfo]:
@@ -155,12 +160,16 @@ def _read_whole(folder: Path, record: dict[str, Any]) -> "xarray.Dataset":
         raise ValueError(_damaged(folder, f"result.zarr cannot be read ({error})")) from error
 
 
-def _is_still(folder: Path, record: dict[str, Any], inode: int) -> bool:
-    """Whether the folder is the one that was read, not one that came in its place."""
+def _identity(folder: Path) -> tuple[int, bytes] | None:
+    """What tells a folder from one that comes in its place."""
     try:
-        return folder.stat().st_ino == inode and read_config(folder) == record
+        return folder.stat().st_ino, (folder / "config.json").read_bytes()
     except OSError:
-        return False
+        return None
+
+
+def _is_being_replaced(folder: Path) -> bool:
+    return any(folder.parent.glob(f"{SAVING}*/old/{folder.name}"))
 
 
 def _result_of(folder: Path) -> Path:

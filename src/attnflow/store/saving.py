@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 from attnflow.store import checkpoints
 from attnflow.store.files import acquire, digest_tree, sync, sync_tree, told
 from attnflow.store.identity import canonical, hash_of, input_digests
-from attnflow.store.runs import FORMAT, read_config
+from attnflow.store.runs import FORMAT, SAVING, read_config
 
 if TYPE_CHECKING:
     import xarray
 
-_SAVING = ".saving-"
 _OCCUPIED = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 _RESERVED = ("config.json", "result.zarr")
 
@@ -34,7 +33,7 @@ def check_writable(root: Path | str = "runs") -> None:
         OSError: When it is no folder or cannot be written.
     """
     root = Path(root)
-    probe = root / f"{_SAVING}probe-{_token()}"
+    probe = root / f"{SAVING}probe-{_token()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.mkdir()
@@ -128,7 +127,7 @@ def clean_leftovers(root: Path | str = "runs") -> list[Path]:
         Hidden folders that were removed.
     """
     root = Path(root)
-    leftovers = [*root.glob(f"{_SAVING}*"), *root.glob(f"{checkpoints.PARTIAL}/*")]
+    leftovers = [*root.glob(f"{SAVING}*"), *root.glob(f"{checkpoints.PARTIAL}/*")]
     return [leftover for leftover in leftovers if _clear(leftover)]
 
 
@@ -164,7 +163,7 @@ def _record(
 
 def _check_figures(figures: Mapping[str, bytes]) -> None:
     for name in figures:
-        if Path(name).name != name or name.startswith(".") or name in _RESERVED:
+        if not name or Path(name).name != name or name.startswith(".") or name in _RESERVED:
             raise ValueError(
                 f"Argument `figures` must have file names as keys, but one is {name!r}. "
                 f'Write for example "figure.pdf".'
@@ -175,7 +174,7 @@ def _check_figures(figures: Mapping[str, bytes]) -> None:
 def _workshop(root: Path) -> Iterator[Path]:
     """Hidden folder of this process under `root`, locked while in use and cleared in the end."""
     while True:
-        workshop = root / f"{_SAVING}{_token()}"
+        workshop = root / f"{SAVING}{_token()}"
         workshop.mkdir(parents=True)
         with suppress(FileNotFoundError):
             lock = acquire(workshop / "lock")
@@ -245,7 +244,7 @@ def _clear(leftover: Path) -> bool:
     if lock is None:
         return False
     try:
-        if leftover.name.startswith(_SAVING):
+        if leftover.name.startswith(SAVING):
             _settle(leftover)
         elif _is_stale(leftover):
             checkpoints.remove_partial(leftover)
@@ -288,9 +287,14 @@ def _is_stale(partial: Path) -> bool:
 
 
 def _remove(folder: Path) -> None:
+    """Delete a folder; after a failed write Zarr's threads may go on writing into it for a moment."""
     import shutil
 
-    shutil.rmtree(folder, ignore_errors=True)
+    for pause in (0.0, 0.02, 0.1, 0.5):
+        time.sleep(pause)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
 
 
 def _token() -> str:
