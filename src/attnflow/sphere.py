@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -131,20 +132,22 @@ def vmf(
     return normalize(x - factor * jnp.outer(x @ axis, axis))
 
 
+@partial(jax.jit, static_argnames=("n", "d"))
 def _vmf_heights(
     key, n: int, d: int, c: Float[Array, ""]
 ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     r"""Draw $t = \langle x, \text{mean}\rangle$, density $e^{ct} (1 - t^2)^{(d-3)/2}$; and $\sqrt{1 - t^2}$.
 
-    With z the Beta proposal and $D = (1-z) + bz$, $1 - t = 2bz/D$ and $1 + t = 2(1-z)/D$: every
+    The proposal z is Beta((d - 1)/2, (d - 1)/2), as (1 + u)/2 for a coordinate u of a uniform
+    token. With $D = (1-z) + bz$, $1 - t = 2bz/D$ and $1 + t = 2(1-z)/D$: every
     difference is written out, so that digits survive $c \gg 1$ in float32.
     """
     b = (d - 1) / (2 * c + jnp.sqrt(4 * c**2 + (d - 1) ** 2))
 
     def propose(state):
         key, z, done = state
-        key, key_beta, key_accept = jr.split(key, 3)
-        new = jr.beta(key_beta, (d - 1) / 2, (d - 1) / 2, (n,))
+        key, key_token, key_accept = jr.split(key, 3)
+        new = (1 + uniform(key_token, n, d)[:, 0]) / 2
         denominator = (1 - new) + b * new
         log_ratio = 2 * b * c * (1 - 2 * new) / ((1 + b) * denominator)
         log_ratio += (d - 1) * jnp.log((1 + b) / (2 * denominator))
@@ -267,13 +270,25 @@ def hemisphere_test(x: Float[Array, "n d"] | Float[np.ndarray, "n d"]) -> Hemisp
     system = np.vstack([tokens.T, np.ones(len(tokens))])
     target = np.append(np.zeros(tokens.shape[1]), 1.0)
     combination, _ = nnls(system, target, maxiter=10 * len(tokens) + 1000)
+    active = combination > 0
+    exact = np.linalg.lstsq(system[:, active], target)[0]  # nnls squares the condition number
+    if (exact >= 0).all():
+        combination[active] = exact
     combination /= combination.sum()
     point = combination @ tokens
     residual = float(np.linalg.norm(point))
-    margin = float(np.min(tokens @ point) / residual) if residual > 0 else 0.0
+    # All active tokens have one cosine with p: the same direction without the cancellation in p.
+    level = np.linalg.lstsq(tokens[active], np.ones(active.sum()))[0]
+    direction = max(map(_unit, (point, level)), key=lambda w: np.min(tokens @ w))
+    margin = float(np.min(tokens @ direction))
     if margin > 1e-12:
-        return Hemisphere(True, point / residual, margin, combination, residual)
+        return Hemisphere(True, direction, margin, combination, residual)
     return Hemisphere(False, np.zeros(tokens.shape[1]), 0.0, combination, residual)
+
+
+def _unit(w: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+    length = np.linalg.norm(w)
+    return w / length if length > 0 else w
 
 
 def in_cap(x: Float[Array, "n d"], w: Float[Array, " d"], cosine: float) -> Bool[Array, ""]:
