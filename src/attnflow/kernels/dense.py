@@ -1,15 +1,16 @@
-"""Exact kernel sum over all pairs of tokens, blocked over rows."""
+"""Exact kernel sum over all pairs of tokens: the public door to both ways of summing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-SCORES_PER_BLOCK = 2**19
+from attnflow.kernels.rows import by_rows
+from attnflow.kernels.symmetric import by_pairs
+
+ONE_BLOCK = 2**20
 
 
 def dense(
@@ -26,65 +27,30 @@ def dense(
 
     $Z_i = \sum_j w_j e^{\beta\langle q_i, k_j\rangle}$ and
     mean$_i = Z_i^{-1} \sum_j w_j e^{\beta\langle q_i, k_j\rangle} v_j$.
-    Sums are shifted by the largest score of the row, so no beta overflows. A row that sees no token
-    has mean 0 and log Z = -inf, with zero gradients.
-    Exact; O(n m (d + p)) time, O((n + m)(d + p) + block m) memory, in gradients too.
+    Sums are shifted in the exponent, so no beta overflows. A row that sees no token has mean 0
+    and log Z = -inf, with zero gradients.
+    Exact; O(n m (d + p)) time, O((n + m)(d + p) + block m) memory, also of its derivatives. If `q`
+    and `k` are the same object and there is no mask, each pair of tokens is scored once, not twice.
 
     Args:
         q: Queries, shape (n, d).
         k: Keys, shape (m, d).
         v: Values, shape (m, p). With p = 0 only log Z is computed.
-        beta: Inverse temperature, any finite sign; may be traced.
+        beta: Inverse temperature, finite, of any sign; may be traced.
         weights: Weight of each token, shape (m,), >= 0. One each by default.
         mask: Pairs that count: a function (i, j) -> bool of index arrays that broadcast, or an
-            array of shape (n, m). A function is compiled once per object.
-        block: Rows summed at a time; by default from n and m.
+            array of shape (n, m). Code is compiled once per function object, so reuse it.
+        block: Rows summed at a time, >= 1; by default from n and m.
 
     Returns:
-        Means, shape (n, p), and log Z, shape (n,).
+        Means, shape (n, p), and log Z, shape (n,), of the inputs' dtype.
     """
-    beta = jnp.asarray(beta, jnp.result_type(q, k))
-    if callable(mask):
-        return _dense(q, k, v, beta, weights, None, mask, block)
-    return _dense(q, k, v, beta, weights, mask, None, block)
-
-
-@partial(jax.jit, static_argnames=("sees", "block"))
-def _dense(q, k, v, beta, weights, seen, sees, block):
-    n, m = len(q), len(k)
-    block = block or max(1, SCORES_PER_BLOCK // max(m, 1))
-    rows = (jnp.arange(n), q) if seen is None else (jnp.arange(n), q, seen)
-    if block >= n:
-        return _rows(rows, k, v, beta, weights, sees)
-    blocks = -(-n // block)
-    size = -(-n // blocks)
-
-    def split(a):
-        padded = jnp.pad(a, [(0, blocks * size - n)] + [(0, 0)] * (a.ndim - 1))
-        return padded.reshape(blocks, size, *a.shape[1:])
-
-    body = jax.checkpoint(lambda rows: _rows(rows, k, v, beta, weights, sees))
-    mean, log_z = jax.lax.map(body, jax.tree.map(split, rows))
-    return mean.reshape(blocks * size, v.shape[1])[:n], log_z.reshape(-1)[:n]
-
-
-def _rows(rows, k, v, beta, weights, sees):
-    """Kernel sum of some rows, (indices, queries) or (indices, queries, mask), over all tokens."""
-    i, q, *seen = rows
-    highest = jax.lax.Precision.HIGHEST
-    scores = jnp.matmul(beta * q, k.T, precision=highest)
-    if weights is not None:
-        positive = weights > 0
-        log_w = jnp.where(positive, jnp.log(jnp.where(positive, weights, 1)), -jnp.inf)
-        scores += log_w[None, :]
-    if sees is not None:
-        seen = [sees(i[:, None], jnp.arange(len(k))[None, :])]
-    if seen:
-        scores = jnp.where(seen[0], scores, -jnp.inf)
-    top = jax.lax.stop_gradient(scores.max(axis=1, initial=-jnp.inf))
-    shift = jnp.where(jnp.isfinite(top), top, 0)
-    e = jnp.exp(scores - shift[:, None])
-    z = e.sum(axis=1)
-    some = jnp.where(z > 0, z, 1)
-    mean = jnp.matmul(e, v, precision=highest) / some[:, None]
-    return mean, jnp.where(z > 0, jnp.log(some) + shift, -jnp.inf)
+    dtype = jnp.result_type(q, k, v, float)
+    same = q is k and mask is None
+    q, k, v, beta = (jnp.asarray(a, dtype) for a in (q, k, v, beta))
+    weights = None if weights is None else jnp.asarray(weights, dtype)
+    whole = len(q) * len(k) <= ONE_BLOCK if block is None else block >= len(q)
+    if same and not whole:
+        return by_pairs(q, v, beta, weights, block=block)
+    seen, sees = (None, mask) if callable(mask) else (mask, None)
+    return by_rows(q, k, v, beta, weights, seen, sees=sees, block=len(q) if whole else block)
