@@ -1,5 +1,6 @@
 import jax
 import jax.random as jr
+import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
@@ -8,3 +9,11 @@ jax.config.update("jax_enable_x64", True)
 @pytest.fixture
 def key():
     return jr.key(0)
+
+
+@pytest.fixture
+def untyped():
+    """Annotations go unchecked, as for a user: the sentence comes from our own checks."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 from attnflow.errors import check_choice, check_count, check_finite, check_shape, check_weights
 from attnflow.kernels import dense
 
-Matrix = float | Float[Array, ""] | Float[Array, "a b"]
+Matrix = float | Float[Array, "..."]
 Mask = Callable[..., Any] | Bool[Array, "n n"] | None
 ROWS_PER_BLOCK = 2**22
 
