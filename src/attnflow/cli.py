@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +51,7 @@ class Output:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 1 (a claim failed), 2 (bad input) or 130."""
+    """Run one command and return its exit code: 0, 1 (a claim failed), 2 (bad input), 130 or 141 (cut off)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("attnflow: interrupted. Run again with --resume to continue.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if debug:
             raise
@@ -86,14 +89,14 @@ def _dispatch(argv: list[str]) -> int:
     return COMMANDS[argv[0]](argv[1:])
 
 
-def _parse(function: Callable, argv: list[str], prog: str) -> Any:
-    """Call a function with arguments read from its signature; a parse error becomes a `ValueError`."""
+def _parse(wanted: Any, argv: list[str], prog: str, description: str | None = None) -> Any:
+    """Call a function, or fill dataclasses, from the command line; a parse error is a `ValueError`."""
     import tyro
 
     errors, style = io.StringIO(), (tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs)
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(function, args=argv, prog=prog, config=style)
+            return tyro.cli(wanted, args=argv, prog=prog, description=description, config=style)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -101,11 +104,10 @@ def _parse(function: Callable, argv: list[str], prog: str) -> Any:
 
 
 def _one_line(message: str, prog: str) -> str:
-    """What a boxed, many-line parse error says, and the option it suggests, as one sentence."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", message)
-    lines = [line.strip("│ ") for line in plain.splitlines() if line.startswith("│")]
-    rules = [i for i, line in enumerate(lines) if set(line) == {"─"}]
-    said = " ".join(lines[: rules[0] if rules else len(lines)]).rstrip(".")
+    """What a many-line parse error, boxed or not, says and suggests, as one sentence."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|[╭╮╰╯│─]|-{4,}", "", message)
+    _title, *lines = [line.strip() for line in plain.strip().splitlines()]
+    said = re.split(r"\n\n", "\n".join(lines).strip(), maxsplit=1)[0].replace("\n", " ").rstrip(".")
     near = re.search(r"Perhaps you meant:\s*(--\S+)", " ".join(lines))
     hint = f" Did you mean {near.group(1)}?" if near else ""
     return f"{said}.{hint} See `{prog} --help`."
@@ -128,13 +130,9 @@ def _run(argv: list[str]) -> int:
         check_choice(name, "experiment", EXPERIMENTS)
     experiment = load(name)
 
-    def command(config, output):
-        return config, output
-
-    command.__annotations__ = {"config": experiment.Config, "output": Output}
-    command.__doc__ = EXPERIMENTS[name]
-    config, output = _parse(command, rest, f"attnflow run {name}")
-    return _run_experiment(name, experiment, config, output)
+    wanted = make_dataclass("Run", [("config", experiment.Config), ("output", Output)])
+    given = _parse(wanted, rest, f"attnflow run {name}", EXPERIMENTS[name])
+    return _run_experiment(name, experiment, given.config, given.output)
 
 
 def _run_experiment(name: str, experiment: ModuleType, config: Any, output: Output) -> int:

@@ -133,7 +133,7 @@ def pair_fraction(x: Float[Array, "n d"], delta: float = 1e-3) -> Float[Array, "
     return (near / (n - 1)).mean()
 
 
-def cosine_histogram(x: Float[Array, "n d"], edges: Float[Array, " bins+1"]) -> Int[Array, " bins"]:
+def cosine_histogram(x: Float[Array, "n d"], edges: Float[Array, " edges"]) -> Int[Array, " bins"]:
     """Number of pairs i < j whose cosine falls in each bin.
 
     Bins are [edges[k], edges[k+1]), the last one closed; cosines are clipped to [-1, 1] first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Callable
@@ -100,10 +101,7 @@ def read_tokens(path: Path, *, array: str | None = None, normalize: bool = False
     except (ValueError, MemoryError, ImportError):
         raise
     except Exception as error:
-        raise ValueError(
-            f"Argument `tokens` must name a readable {path.suffix} file, "
-            f"but '{path}' is corrupt ({error}). Write it again."
-        ) from error
+        raise _corrupt(path, error) from error
     if not (np.issubdtype(x.dtype, np.floating) or np.issubdtype(x.dtype, np.integer)):
         raise ValueError(
             f"Argument `tokens` must name an array of real numbers, but '{path}' has dtype {x.dtype}."
@@ -134,26 +132,31 @@ def _read_npy_stream(stream, path: Path) -> np.ndarray:
     """One .npy array, after a look at its header."""
     from attnflow.errors import check_memory
 
+    npy = np.lib.format
     try:
-        version = np.lib.format.read_magic(stream)
-        header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = header(stream)
+        version = npy.read_magic(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read_header(stream)
     except ValueError as error:
-        raise ValueError(
-            f"Argument `tokens` must name a readable file, but '{path}' is corrupt ({error}). Write it again."
-        ) from None
+        raise _corrupt(path, error) from None
     if dtype.hasobject:
         raise ValueError(
             f"Argument `tokens` must name an array of numbers, but '{path}' holds Python objects, "
             "which are never loaded. Save it as floats."
         )
-    check_memory(int(np.prod(shape)) * 8, f"Reading '{path}' of shape {shape}")
+    check_memory(math.prod(shape) * 8, f"Reading '{path}' of shape {shape}")
     stream.seek(0)
-    return np.lib.format.read_array(stream, allow_pickle=False)
+    try:
+        return npy.read_array(stream, allow_pickle=False)
+    except ValueError as error:
+        raise _corrupt(path, error) from None
+
+
+def _corrupt(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"Argument `tokens` must name a readable {path.suffix} file, "
+        f"but '{path}' is corrupt ({error}). Write it again."
+    )
 
 
 def _read_npz(path: Path, array: str | None) -> np.ndarray:
@@ -197,7 +200,7 @@ def _read_safetensors(path: Path, array: str | None) -> np.ndarray:
     with safe_open(path, framework="numpy") as tensors:
         name = _choose(list(tensors.keys()), array, path)
         shape = tensors.get_slice(name).get_shape()
-        check_memory(int(np.prod(shape)) * 8, f"Reading '{path}' of shape {tuple(shape)}")
+        check_memory(math.prod(shape) * 8, f"Reading '{path}' of shape {tuple(shape)}")
         return tensors.get_tensor(name)
 
 

@@ -1,0 +1,137 @@
+"""The simulation experiment: numbers against theory, checkpoints to the same bits."""
+
+import json
+from dataclasses import replace
+
+import matplotlib.figure
+import numpy as np
+import pytest
+
+from attnflow.experiments import simulate
+from attnflow.experiments.simulate import Config, resolve
+
+SMALL = Config(n=8, d=3, beta=1.0, t_max=60.0, saves=17)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return simulate.run(SMALL)
+
+
+def test_equiangular_run_follows_its_oracle():
+    data = simulate.run(
+        replace(SMALL, tokens="equiangular", rho=0.1, n=5, t_max=3.0, rtol=1e-9, atol=1e-11)
+    )
+    # Steps of rtol 1e-9 that contract: the global error stays within a few of them.
+    np.testing.assert_allclose(data.mean_cosine, data.predicted_cosine, atol=1e-8)
+
+
+def test_layers_follow_the_discrete_oracle():
+    config = replace(SMALL, tokens="equiangular", n=5, t_max=3.0, method="layers", dt=0.1)
+    data = simulate.run(config)
+    np.testing.assert_allclose(data.mean_cosine, data.predicted_cosine, atol=1e-12)
+    np.testing.assert_allclose(data.time / 0.1, np.round(data.time / 0.1), atol=1e-9)
+
+
+def test_collapse_happens_at_the_predicted_rate(small):
+    assert small.clusters.values[-1] == 1
+    assert small.attrs["predicted_rate"] == 2.0
+    # The linear law holds to O(1 - rho) = 1e-6 where the decay is measured.
+    assert abs(small.attrs["observed_rate"] - 2) < 1e-5
+
+
+def test_energy_rises_to_consensus(small):
+    # One step may err by rtol = 1e-6.
+    assert np.all(np.diff(small.energy) > -1e-6)
+    np.testing.assert_allclose(small.energy[-1], 1, atol=1e-6)
+
+
+def test_every_pair_is_counted_once(small):
+    assert np.all(small.histogram.sum("bin") == 8 * 7 / 2)
+
+
+@pytest.mark.parametrize("flow", ["usa", "causal", "kuramoto", "hardmax", "sinkhorn", "fisher-rao"])
+def test_every_flow_runs_and_draws(flow):
+    data = simulate.run(replace(SMALL, flow=flow, t_max=3.0, saves=5))
+    assert isinstance(simulate.draw(data), matplotlib.figure.Figure)
+    assert flow == "fisher-rao" or len(data.attrs["equation"]) > 3
+    assert "beta = 1" in simulate.summary(data)
+
+
+def test_pre_ln_and_repulsion_run():
+    data = simulate.run(replace(SMALL, norm="pre", t_max=3.0, saves=5))
+    assert data.radius.values[-1] > 1.5
+    repelled = simulate.run(replace(SMALL, value=-1.0, t_max=3.0, saves=5))
+    assert repelled.energy.values[-1] < repelled.energy.values[0]
+
+
+def test_numbers_are_json(small):
+    assert json.loads(json.dumps(simulate.numbers(small)))["clusters"][-1] == 1
+
+
+def test_states_can_be_left_out():
+    data = simulate.run(replace(SMALL, states=False, saves=5))
+    assert "tokens" not in data and data.sizes["token"] == 8
+    simulate.draw(data)
+
+
+class Memory:
+    """A checkpoint that lives in memory, and kills the run after a number of saves."""
+
+    def __init__(self, deaths=()):
+        self.kept, self.deaths = None, list(deaths)
+
+    def load(self):
+        return None if self.kept is None else (self.kept[0], dict(self.kept[1]))
+
+    def save(self, step, arrays):
+        self.kept = step, {name: np.array(value) for name, value in arrays.items()}
+        if self.deaths and step >= self.deaths[0]:
+            self.deaths.pop(0)
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("flow", ["sa", "fisher-rao"])
+def test_a_resumed_run_has_the_same_bits(flow):
+    config = replace(SMALL, flow=flow)
+    checkpoint = Memory(deaths=[4, 12])
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            simulate.run(config, checkpoint=checkpoint)
+    resumed, whole = simulate.run(config, checkpoint=checkpoint), simulate.run(config)
+    assert resumed.identical(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta": float("nan")}, "`beta` must be finite"),
+        ({"flow": "as"}, "must be one of .*sa"),
+        ({"norm": "poost"}, "Did you mean 'post'"),
+        ({"t_max": -1.0}, "`t_max` must satisfy"),
+        ({"t_min": 0.0}, "`t_min` must satisfy"),
+        ({"saves": 1}, "whole number >= 3"),
+        ({"dt": 0.0}, "`dt` must satisfy"),
+        ({"d": 1}, "whole number >= 2"),
+        ({"n": 0}, "whole number >= 1"),
+        ({"cosine": 1.5}, "`cosine` must satisfy"),
+        ({"tokens": "equiangular", "rho": -0.5}, "`rho` must satisfy"),
+        ({"tokens": "vmf", "concentration": -1.0}, "`concentration` must satisfy"),
+        ({"tokens": "clusters", "k": 0}, "whole number >= 1"),
+        ({"flow": "usa", "beta": 1000.0}, "clock='rescaled'"),
+        ({"flow": "fisher-rao", "norm": "pre"}, "`norm` must be 'post'"),
+        ({"flow": "fisher-rao", "rate": -1.0}, "`rate` must satisfy"),
+    ],
+)
+def test_bad_settings_are_one_sentence(change, message):
+    with pytest.raises(ValueError, match=message):
+        simulate.run(replace(SMALL, **change))
+
+
+def test_one_token_is_trivial():
+    data = simulate.run(replace(SMALL, n=1, saves=4))
+    np.testing.assert_array_equal(data.tokens[0], data.tokens[-1])
+
+
+def test_defaults_of_digits_are_their_own():
+    assert resolve(Config(tokens="digits")).beta != resolve(Config()).beta
