@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -144,10 +145,9 @@ class FisherRaoFlow(eqx.Module):
         mean, log_z = self.kernel_sum(x, x, x, self.beta, weights=w)
         velocity = post_ln(t, state.x, jnp.exp(log_z)[:, None] * mean)
         beta = jnp.asarray(self.beta, x.dtype)
-        # Where U_i only counts up to a constant, (Z_i - 1)/beta has the right limit at beta = 0.
-        height = jnp.where(
-            beta == 0, x @ (w @ x), jnp.expm1(log_z) / jnp.where(beta == 0, 1.0, beta)
-        )
+        # U_i counts up to a constant: (Z_i - 1)/beta is <x_i, m> + O(beta), and noisy at beta = eps.
+        small = jnp.abs(beta) < math.sqrt(jnp.finfo(x.dtype).eps)
+        height = jnp.where(small, x @ (w @ x), jnp.expm1(log_z) / jnp.where(small, 1.0, beta))
         rate = jnp.asarray(self.rate, w.dtype)
         return WeightedTokens(velocity, rate * w * (height - w @ height))
 
