@@ -130,7 +130,7 @@ def pair_fraction(x: Float[Array, "n d"], delta: float = 1e-3) -> Float[Array, "
         return jnp.ones((), x.dtype)
     x = normalize(x)
     near = _per_row(x, lambda cosines, i: jnp.sum(cosines >= 1 - delta) - (cosines[i] >= 1 - delta))
-    return (near / (n - 1)).mean()
+    return (near.astype(x.dtype) / (n - 1)).mean()
 
 
 def cosine_histogram(x: Float[Array, "n d"], edges: Float[Array, " edges"]) -> Int[Array, " bins"]:
