@@ -66,6 +66,8 @@ def applying(*args, **kwargs):
         ("sa", 60.0, ring(6), 1.0, {RATE}),
         ("sa", 1.0, np.repeat([[1.0, 0, 0], [-1, 0, 0]], 3, axis=0), 1.0, {RATE}),
         ("causal", 1.0, np.array([[1.0, 0], [-1, 0]]), 1.0, {RATE}),
+        ("causal", 1.0, ring(6), 1.0, {CAUSAL, RATE}),
+        ("sa", 1.0, uniform(3, 8)[[0, 1, 2, 2]], 1.0, {SPHERE, HEMISPHERE, RATE}),
         ("sa", 5.0, np.pad(uniform(40, 2), ((0, 0), (0, 3))), 1.0, {CIRCLE, RATE}),
         ("sa", -0.8, np.pad(uniform(6, 2), ((0, 0), (0, 3))), 1.0, {RING, RATE}),
         ("sa", 5.0, np.pad(uniform(40, 3), ((0, 0), (0, 3))), 1.0, {SPHERE, RATE}),

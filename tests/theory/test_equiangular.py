@@ -102,7 +102,7 @@ def test_times_overflow_to_inf_and_logs_do_not():
     np.testing.assert_allclose(log_t, laplace, rtol=0, atol=40 / 1e3)  # relative error O(n / beta)
 
 
-@pytest.mark.parametrize("n", [2, 3, 7, 32, 1797])
+@pytest.mark.parametrize("n", [2, 3, 50, 1797])  # 1 - 49 (1/49) is not 0 in floating point
 @pytest.mark.parametrize("cosine", COSINE.values(), ids=COSINE)
 def test_fixed_points_stay(cosine, n):
     ts = [0.0, 1.0, 50.0]
