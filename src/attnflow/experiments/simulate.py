@@ -362,19 +362,21 @@ def _predicted_cosine(config: Config, ts: np.ndarray, columns) -> np.ndarray:
 def _last_decay(config: Config, flow, data: xr.Dataset):
     """Times, 1 - rho and its predicted rate, in a short, finer rerun once one cluster is left.
 
-    It begins at 1 - rho <= 1e-6, since the rate is one of the linearised flow, good to O(1 - rho).
+    The rate is one of the linearised flow, good to O((1 + beta) |x_i - x_j|^2); n (1 - rho) bounds
+    these squares, so the rerun is read where n (1 + beta) (1 - rho) <= 1e-6.
     """
     model = _theory_model(config)
     gap = data.gap.values
-    near = np.flatnonzero((gap < 1e-3) & (gap > 1e-14) & (data.clusters.values == 1))
+    linear = LINEAR / data.sizes["token"] / (1 + abs(model[1])) if model else 0.0
+    near = np.flatnonzero((gap < 1e-3) & (gap > 1e-16) & (data.clusters.values == 1))
     if model is None or "tokens" not in data or not len(near) or config.value <= 0:
         return None
-    first = near[np.argmin(np.abs(np.log(gap[near] / LINEAR)))]
+    first = near[np.argmin(np.abs(np.log(gap[near] / linear)))]
     layers = config.method == "layers"
     rate = af.theory.rates.cosine_rate(*model, config.value, eta=config.dt if layers else None)
     if config.flow == "usa" and config.clock == "rescaled":
         rate *= np.exp(-model[1])
-    t_max = (max(np.log(gap[first] / LINEAR), 0) + 8) / rate
+    t_max = (max(np.log(gap[first] / linear), 0) + 8) / rate
     ts = np.linspace(0, t_max, 65)
     if layers:
         ts = config.dt * np.arange(max(9, np.ceil(t_max / config.dt)))

@@ -89,6 +89,8 @@ def figure(data: xr.Dataset) -> Figure:
         plot.cosine_curve(
             ts, data.effective_rank.values, ylabel="effective rank", log_time=True, ax=axes["rank"]
         )
+        if (legend := axes["rank"].get_legend()) is not None:
+            legend.remove()
         axes["rank"].set_title("effective rank of the tokens")
         _draw_tokens(data, at, axes, plot)
         _draw_decay(data, axes["decay"], plot)
@@ -98,9 +100,9 @@ def figure(data: xr.Dataset) -> Figure:
 
 def _title(data: xr.Dataset) -> str:
     a, size = data.attrs, data.sizes
+    what = {"digits": "handwritten digits as tokens"}.get(a["tokens"], f"tokens ({a['tokens']})")
     return (
-        f"{size['token']} {a['tokens']} tokens in d = {size['axis']} under {a['flow']}, "
-        rf"$\beta$ = {a['beta']:g}"
+        rf"{size['token']} {what}, $d$ = {size['axis']}, flow {a['flow']}, $\beta$ = {a['beta']:g}"
     )
 
 
@@ -115,9 +117,10 @@ def _draw_tokens(data, at, axes, plot) -> None:
     if "image_shape" in data.attrs:
         images, sizes = cluster_images(data, at)
         plot.image_grid(images[:20], counts=sizes[:20], ax=axes["tokens"])
-        axes["tokens"].set_title(
-            f"mean digit of the {min(20, len(sizes))} largest of {len(sizes)} clusters, {when}"
+        which = (
+            f"{len(sizes)} clusters" if len(sizes) <= 20 else f"20 largest of {len(sizes)} clusters"
         )
+        axes["tokens"].set_title(f"mean image of the {which} at {when}")
         return
     plot.tokens(data.start.values, labels=data.labels.values[at] % 8, ax=axes["start"])
     axes["start"].set_title("tokens at the start, coloured by their cluster")
