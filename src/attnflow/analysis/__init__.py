@@ -1,5 +1,5 @@
 """Analysis: NumPy arrays in, arrays out, on the states and curves of any run."""
 
-from attnflow.analysis import clusters, rates
+from attnflow.analysis import clusters, plateaus, rates
 
-__all__ = ["clusters", "rates"]
+__all__ = ["clusters", "plateaus", "rates"]
