@@ -185,7 +185,7 @@ def _theorem_lines(data: xr.Dataset) -> list[str]:
         a = data.attrs
         lines += [
             "",
-            f"Rate of 1 - rho from t = {data.decay_time.values[0]:.4g} on: predicted {a['predicted_rate']:.6g}, "
-            f"observed {a['observed_rate']:.6g} +- {a['observed_rate_error']:.1g}",
+            f"Rate of 1 - rho from t = {data.decay_time.values[0]:.4g} on: "
+            f"predicted {a['predicted_rate']:.7g}, observed {a['observed_rate']:.7g}",
         ]
     return lines
