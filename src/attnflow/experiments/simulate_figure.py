@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROWS = 12
+IMAGES = 20
 
 
 def plateau(data: xr.Dataset) -> int:
@@ -31,6 +32,12 @@ def plateau(data: xr.Dataset) -> int:
     return int(np.abs(ts - np.sqrt(longest.start * longest.end)).argmin())
 
 
+def first_shown(data: xr.Dataset) -> int:
+    """First save index with no more clusters than images fit into the figure."""
+    few = np.flatnonzero(data.clusters.values <= IMAGES)
+    return int(few[0]) if len(few) else len(data.time) - 1
+
+
 def cluster_images(data: xr.Dataset, at: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean start image of each cluster at a save time, largest first, and their sizes."""
     labels = data.labels.values[at]
@@ -46,8 +53,8 @@ def figure(data: xr.Dataset) -> Figure:
     from attnflow import plot
 
     ts = data.time.values
-    at = plateau(data)
     images = "image_shape" in data.attrs
+    at = first_shown(data) if images else plateau(data)
     bottom = ["tokens", "tokens", "decay"] if images else ["start", "tokens", "decay"]
     with plot.style():
         fig, axes = plot.panels(
@@ -115,11 +122,9 @@ def _draw_tokens(data, at, axes, plot) -> None:
     when = rf"$t$ = {data.time.values[at]:.3g}"
     if "image_shape" in data.attrs:
         images, sizes = cluster_images(data, at)
-        plot.image_grid(images[:20], counts=sizes[:20], ax=axes["tokens"])
-        which = (
-            f"{len(sizes)} clusters" if len(sizes) <= 20 else f"20 largest of {len(sizes)} clusters"
-        )
-        axes["tokens"].set_title(f"mean image of the {which} at {when}")
+        plot.image_grid(images[:IMAGES], counts=sizes[:IMAGES], ax=axes["tokens"])
+        most = "" if len(sizes) <= IMAGES else f"{IMAGES} largest of "
+        axes["tokens"].set_title(f"mean image of the {most}{len(sizes)} clusters at {when}")
         return
     plot.tokens(data.start.values, labels=data.labels.values[at] % 8, ax=axes["start"])
     axes["start"].set_title("tokens at the start, coloured by their cluster")
