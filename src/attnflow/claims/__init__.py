@@ -1,0 +1,23 @@
+"""Claims: what theory predicts beside what the simulator does. `attnflow verify` checks them all."""
+
+from attnflow.claims import (
+    causal,
+    clustering,
+    equiangular,
+    gradient,
+    gram,
+    kuramoto,
+    limits,
+    phase,
+    rates,
+    stationary,
+    symmetry,
+)
+from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
+
+SUBJECTS = (
+    equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
+)  # fmt: skip
+CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
+
+__all__ = ["CLAIMS", "Claim", "Verdict", "evaluate", "table", "to_json"]
