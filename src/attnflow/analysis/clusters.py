@@ -5,18 +5,20 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from attnflow.errors import check_between, check_tokens
 
+Numbers = np.ndarray | Array
 BLOCK = 2**22
 STARS = 256
 
 
 def cluster_labels(
-    x: Float[np.ndarray, "*t n d"], *, cosine: float = 0.999
+    x: Float[Numbers, "*t n d"], *, cosine: float = 0.999
 ) -> Int[np.ndarray, "*t n"]:
     """Label tokens by connected component of the graph <x_i, x_j> >= cosine.
 
@@ -44,12 +46,12 @@ def cluster_labels(
     return _by_size(_components(x, cosine))
 
 
-def cluster_count(labels: Int[np.ndarray, "*t n"]) -> Int[np.ndarray, "*t"]:
+def cluster_count(labels: Int[Numbers, "*t n"]) -> Int[np.ndarray, "*t"]:
     """Number of clusters, from the labels of `cluster_labels`."""
     return np.asarray(np.max(labels, axis=-1) + 1)
 
 
-def cluster_sizes(labels: Int[np.ndarray, "*t n"]) -> Int[np.ndarray, "*t k"]:
+def cluster_sizes(labels: Int[Numbers, "*t n"]) -> Int[np.ndarray, "*t k"]:
     """Number of tokens in each cluster, largest first; k is the largest count, 0 where fewer."""
     k = int(labels.max()) + 1
     flat = [np.bincount(one, minlength=k) for one in labels.reshape(-1, labels.shape[-1])]

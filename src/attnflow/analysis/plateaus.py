@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+from jax import Array
 from jaxtyping import Float, Int
 
 from attnflow.errors import check_between, check_choice, check_count, check_increasing, check_shape
 
+Numbers = np.ndarray | Array
 SCALES = ("linear", "log", "logit")
 
 
 def crossing_time(
-    ts: Float[np.ndarray, " t"],
-    y: Float[np.ndarray, "*b t"],
+    ts: Float[Numbers, " t"],
+    y: Float[Numbers, "*b t"],
     level: float,
     *,
     scale: Literal["linear", "log", "logit"] = "linear",
@@ -64,7 +66,7 @@ def crossing_time(
     return np.where(passed.any(axis=-1), times[..., 0], np.inf)
 
 
-def persistent_count(counts: Int[np.ndarray, "*b t"], *, saves: int = 3) -> Int[np.ndarray, "*b t"]:
+def persistent_count(counts: Int[Numbers, "*b t"], *, saves: int = 3) -> Int[np.ndarray, "*b t"]:
     """Cluster count that never rises: a lower count holds once it lasts for `saves` save times.
 
     Single linkage may link two clusters by a passing token for a moment, and tokens that part were
@@ -101,7 +103,7 @@ class Merges(NamedTuple):
     lost: Int[np.ndarray, " m"]
 
 
-def merges(ts: Float[np.ndarray, " t"], counts: Int[np.ndarray, " t"], *, saves: int = 3) -> Merges:
+def merges(ts: Float[Numbers, " t"], counts: Int[Numbers, " t"], *, saves: int = 3) -> Merges:
     """Merges along one run, those that last for `saves` save times."""
     check_increasing(ts)
     check_shape(counts, "counts", np.shape(ts))
@@ -125,8 +127,8 @@ class Plateau(NamedTuple):
 
 
 def plateaus(
-    ts: Float[np.ndarray, " t"],
-    y: Float[np.ndarray, " t"],
+    ts: Float[Numbers, " t"],
+    y: Float[Numbers, " t"],
     *,
     tolerance: float,
     ratio: float = 2.0,

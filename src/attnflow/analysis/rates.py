@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jax import Array
 from jaxtyping import Float
 from scipy.stats import t as student
 
 from attnflow.errors import check_between, check_increasing, check_shape
 
+Numbers = np.ndarray | Array
 STARTS = 24
 FEWEST = 8
 UNDECIDED = 4.0
@@ -63,8 +65,8 @@ class RateFit:
 
 
 def fit_rate(
-    ts: Float[np.ndarray, " t"],
-    y: Float[np.ndarray, " t"],
+    ts: Float[Numbers, " t"],
+    y: Float[Numbers, " t"],
     *,
     window: tuple[float, float] | None = None,
     floor: float = 1e-13,

@@ -6,6 +6,7 @@ Hypotheses are checked from the numbers. A theorem whose hypotheses cannot be ch
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from attnflow.theory.errors import Number, check_choice, check_finite
 from attnflow.theory.hemisphere import Hemisphere, check_tokens, hemisphere
@@ -79,7 +80,7 @@ class _Case:
         return self.moves or self.gathered, f"a start that is not stationary ({state})"
 
 
-def theorems(model: str, beta: Number, tokens: np.ndarray, *, value: Number = 1.0) -> list[Theorem]:
+def theorems(model: str, beta: Number, tokens: ArrayLike, *, value: Number = 1.0) -> list[Theorem]:
     """Clustering theorems on these tokens, those that apply first.
 
     Tokens that span fewer dimensions than they could stay in their span, so the statements are read there.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 
 from attnflow.theory.errors import Number, check, check_finite
@@ -27,9 +28,9 @@ class Hemisphere:
         return self.margin > ROUNDING
 
 
-def check_tokens(tokens: np.ndarray) -> np.ndarray:
+def check_tokens(tokens: ArrayLike) -> np.ndarray:
     """Return (n, d) unit vectors as floats, d >= 2, renormalized to the last bit."""
-    tokens = check_finite(tokens, "tokens")
+    tokens = check_finite(np.asarray(tokens), "tokens")
     if tokens.ndim != 2 or len(tokens) < 1 or tokens.shape[1] < 2:
         raise ValueError(
             "Argument `tokens` must have shape (n, d) with n >= 1 and d >= 2, "
@@ -41,7 +42,7 @@ def check_tokens(tokens: np.ndarray) -> np.ndarray:
     return tokens / radius[:, None]
 
 
-def hemisphere(tokens: np.ndarray, *, time_limit: Number = 10.0) -> Hemisphere:
+def hemisphere(tokens: ArrayLike, *, time_limit: Number = 10.0) -> Hemisphere:
     r"""Open hemisphere that holds all tokens, if there is one.
 
     Tries the least-squares solution of $\langle x_i, w\rangle = 1$, which settles independent tokens and most
