@@ -277,9 +277,9 @@ def _solve(
 
     def happens(t, y, args, **_):
         x, velocity = state_tokens(y), state_tokens(flow(t, y, args))
-        if getattr(until, "func", None) in (_cap_margin, _speed_margin):
-            return until(t, x, velocity)
-        return until(t, lift(x), lift(velocity))
+        if getattr(until, "func", None) not in (_cap_margin, _speed_margin):
+            x, velocity = lift(x), lift(velocity)
+        return jnp.asarray(until(t, x, velocity), float)  # diffrax wants the default dtype
 
     controller = dfx.ConstantStepSize() if tolerances is None else dfx.PIDController(
         *tolerances, norm=optx.max_norm
