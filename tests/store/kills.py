@@ -68,8 +68,8 @@ def check_state(loaded, seed):
 
 
 def check(root):
-    """Every visible run is whole, every checkpoint is exact; return the generation of each run."""
-    generations = {}
+    """Every visible run is whole, every checkpoint exact; return their generations and steps."""
+    generations, done = {}, {}
     for info in store.list_runs(root):
         assert not info.problem, info.problem
         dataset, seed = store.load(info.folder), info.config["seed"]
@@ -80,8 +80,18 @@ def check(root):
     for partial in Path(root).glob(".partial/*"):
         seed = next(s for s in range(9) if folder_of(root, s).name == partial.name)
         with store.claim(folder_of(root, seed)) as checkpoint:
-            check_state(checkpoint.load(), seed)
-    return generations
+            done[str(seed)], _ = check_state(checkpoint.load(), seed)
+    return generations, done
+
+
+def check_and_clean(root):
+    """As `check`, before and after cleaning, which may bring a run back but takes none away."""
+    runs, _ = check(root)
+    store.check_writable(root)
+    cleaned, done = check(root)
+    assert runs.items() <= cleaned.items()
+    assert not list(Path(root).glob(".saving-*"))
+    return cleaned, done
 
 
 def leftovers(root):
@@ -161,17 +171,8 @@ def kill_at_random(root, seconds, kills=100):
         hit["saving"] += bool(leftovers(root))
         hit["replacing"] += any(any(path.glob("old/*")) for path in leftovers(root))
         torn |= {path.stat().st_mtime_ns for path in Path(root).glob(".partial/*/unfinished")}
-
-        def look():
-            before = check(root)
-            store.check_writable(root)
-            after = check(root)
-            assert before.items() <= after.items()
-            return after
-
-        found = ask(look)
+        found, _ = ask(lambda: check_and_clean(root))
         assert known.keys() <= found.keys(), "a run was lost"
-        assert not leftovers(root)
         hit["saved"] += found != known
         known = found
     print(json.dumps({**hit, "checkpoint": len(torn)}))
@@ -184,7 +185,7 @@ def kill_before_each_change(root, seconds):
     """
     os.fsync = lambda fd: None
     counts, template = {}, root + "-template"
-    assert status(spawn(lambda: save(template, 1, 0))) == 0
+    assert status(spawn(lambda: (save(template, 1, 0), steps(template, 1, 2)))) == 0
     for name, kinds, action in (
         ("replace", {0, 1}, lambda: save(root, 1, 1, force=True)),
         ("checkpoint", {0}, lambda: steps(root, 1, 3)),
@@ -210,18 +211,10 @@ def kill_before_each_change(root, seconds):
                 action()
 
             code = status(spawn(dying))
-
-            def look():
-                before = check(root)
-                store.check_writable(root)
-                after = check(root)
-                assert before.items() <= after.items()
-                return after
-
-            found = ask(look)
-            assert not leftovers(root)
-            seen.add(found.get("1"))
-            assert found.get("1") in kinds, (name, limit, found)
+            runs, done = ask(lambda: check_and_clean(root))
+            seen.add(runs.get("1"))
+            assert runs.get("1") in kinds, (name, limit, runs)
+            assert name != "checkpoint" or done["1"] >= 2, (limit, done)
             if code == 0:
                 break
             assert code == -signal.SIGKILL
@@ -230,29 +223,34 @@ def kill_before_each_change(root, seconds):
     print(json.dumps(counts))
 
 
-def crowd(root, seconds, rounds=4, savers=6, readers=2):
+def crowd(root, seconds, savers=5, readers=3, reads=40):
     """Save, replace, clean and read one run at once: all succeed, each read is one whole run."""
+    stop = Path(root + "-stop")
 
-    def replace(generation):
-        for _ in range(3):
+    def write(generation):
+        while not stop.exists():
             save(root, 0, generation, force=generation % 2 == 0)
             store.check_writable(root)
+            time.sleep(2 * seconds)
 
     def read():
         seen = []
-        for _ in range(20):
+        for _ in range(reads):
             dataset = store.load(folder_of(root, 0))
             assert dataset.x.values.tobytes() == numbers(0, dataset.generation).tobytes()
             seen.append(dataset.generation)
         os.write(sink, bytes(seen))
 
     source, sink = os.pipe()
-    for number in range(rounds):
-        pids = [spawn(lambda g=g: replace(g)) for g in range(savers)]
-        pids += [spawn(read) for _ in range(readers if number else 0)]
-        assert [status(pid) for pid in pids] == [0] * len(pids)
-        assert ask(lambda: check(root))["0"] in range(savers)
-        assert os.listdir(root) == [folder_of(root, 0).name]  # noqa: PTH208
+    assert status(spawn(lambda: save(root, 0, savers))) == 0
+    writing = [spawn(lambda g=g: write(g)) for g in range(savers)]
+    reading = [spawn(read) for _ in range(readers)]
+    codes = [status(pid) for pid in reading]
+    stop.touch()
+    codes += [status(pid) for pid in writing]
+    assert not any(codes), codes
+    assert ask(lambda: check(root))[0]["0"] in range(savers)
+    assert os.listdir(root) == [folder_of(root, 0).name]  # noqa: PTH208
     seen = os.read(source, 10_000)
     print(json.dumps({"reads": len(seen), "generations": len(set(seen))}))
 

@@ -142,11 +142,13 @@ def drop_checkpoints(partial: Path) -> None:
 
 
 def remove_partial(partial: Path) -> None:
-    """Delete what is left of an unfinished run, whose lock the caller holds."""
-    import shutil
-
-    shutil.rmtree(partial, ignore_errors=True)
+    """Delete what is left of an unfinished run, whose lock the caller holds; the lock goes last."""
     with suppress(OSError):
+        for path in partial.iterdir():
+            if path.name != "lock":
+                path.unlink()
+        (partial / "lock").unlink()
+        partial.rmdir()
         partial.parent.rmdir()
 
 

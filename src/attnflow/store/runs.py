@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SAVING = ".saving-"
-_RETRIES = 5
+_PATIENCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def load(folder: Path | str) -> "xarray.Dataset":
         ValueError: When it is no run, is damaged, or a newer attnflow wrote it.
     """
     folder = Path(folder)
-    for attempt in range(_RETRIES):
-        time.sleep(0.02 * attempt)
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
         before = _identity(folder)
         try:
             dataset = _read_whole(folder, read_config(folder))
@@ -108,6 +108,7 @@ def load(folder: Path | str) -> "xarray.Dataset":
         else:
             if _identity(folder) == before:
                 return dataset
+        time.sleep(0.01)
     raise OSError(
         f"Run {folder} is being replaced. Try again; a replacement that was killed is completed by "
         f"the next `attnflow run`."

@@ -33,11 +33,9 @@ def check_writable(root: Path | str = "runs") -> None:
         OSError: When it is no folder or cannot be written.
     """
     root = Path(root)
-    probe = root / f"{SAVING}probe-{_token()}"
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe.mkdir()
-        probe.rmdir()
+        with _workshop(root) as workshop:
+            (workshop / "probe").write_bytes(b"probe")
     except OSError as error:
         raise told(
             error,
@@ -257,13 +255,18 @@ def _settle(workshop: Path) -> None:
     """Finish a replacement that was cut in two, then remove the workshop.
 
     Both a new and an old run in it mean: the new one is whole, and the name was set free for it.
-    When the name cannot be given back, everything stays for the next attempt.
+    When the name cannot be given back, everything stays for the next attempt. The lock goes last:
+    until then nobody else touches the folder.
     """
+    import shutil
+
     for old in workshop.glob("old/*"):
         new, folder = workshop / "new" / old.name, workshop.parent / old.name
         if new.exists() and not os.path.lexists(folder) and not _restore(folder, new, old):
             return
-    _remove(workshop)
+    _remove(workshop / "old")
+    _remove(workshop / "new")
+    shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _restore(folder: Path, *copies: Path) -> bool:
