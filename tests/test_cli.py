@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,8 +102,6 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path, capsys):
 
 
 def test_a_run_of_a_newer_version_is_one_line(root, tmp_path, capsys):
-    import shutil
-
     (run,) = root.glob("simulate-*")
     shutil.copytree(run, tmp_path / run.name)
     config = tmp_path / run.name / "config.json"
@@ -132,7 +131,7 @@ def test_light_commands_import_little(words, light, tmp_path):
 
 
 def _child(root: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "attnflow.cli", *QUICK[:4], "--t-max", "40", "--saves", "65"]
+    command = [sys.executable, "-m", "attnflow.cli", *QUICK[:4], "--t-max", "40", "--saves", "97"]
     return subprocess.Popen(
         [*command, "--beta", "1", "--out", str(root), "--quiet", *words],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=root.parent,
@@ -140,18 +139,29 @@ def _child(root: Path, *words: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
+def test_killed_runs_leave_no_half_result_and_resume_to_the_same_bits(tmp_path):
+    """Kills at random moments; ATTNFLOW_KILLS=100 makes it the long campaign."""
+    rng, kills = random.Random(0), int(os.environ.get("ATTNFLOW_KILLS", "2"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for root in (whole, broken):
         root.mkdir()
+    started = time.monotonic()
     assert _child(whole).wait() == 0
-    child, partial = _child(broken), broken / ".partial"
-    while child.poll() is None and not list(partial.glob("*/*.npz")):
-        time.sleep(random.Random(0).uniform(0.001, 0.01))
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    assert store.list_runs(broken) == [] and list(partial.glob("*/*.npz"))
-    assert _child(broken, "--resume").wait() == 0
-    (one,), (two,) = store.list_runs(whole), store.list_runs(broken)
-    assert one.name == two.name
-    assert store.load(one.folder).identical(store.load(two.folder))
+    duration = time.monotonic() - started
+    (run,) = store.list_runs(whole)
+    expected = store.load(run.folder)
+    resumed = 0
+    while kills > 0 or not store.list_runs(broken):
+        resumed += bool(list(broken.glob(".partial/*/*.npz")))
+        child = _child(broken, "--resume")
+        if kills > 0:
+            time.sleep(rng.uniform(0.3, 1.0) * duration)
+            child.send_signal(signal.SIGKILL)
+            kills -= child.wait() == -signal.SIGKILL
+        else:
+            assert child.wait() == 0
+        for found in store.list_runs(broken):
+            assert found.problem == "" and store.load(found.folder).identical(expected)
+            if kills > 0:
+                shutil.rmtree(found.folder)
+    assert resumed > 0
