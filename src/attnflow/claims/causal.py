@@ -74,7 +74,7 @@ CLAIMS = (
     Claim(
         name="causal-first-token",
         statement="Under a causal mask with V = I all tokens reach the first, for random Q and K.",
-        source="Karagodin+ 2024, Thm 1",
+        source="Karagodin+ 2024",
         check=_first_token,
         tolerance=1e-12,
         why="e^(-400/2) is below rounding; atol of the solver is 1e-13",
@@ -107,7 +107,7 @@ CLAIMS = (
     Claim(
         name="causal-theorem",
         statement="The causal theorem applies to random tokens, and they meet at the first.",
-        source="Karagodin+ 2024, Thm 1",
+        source="Karagodin+ 2024",
         check=_theorem,
         oracle=clustering.theorems,
         tolerance=TOL,

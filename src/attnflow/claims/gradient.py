@@ -245,7 +245,7 @@ CLAIMS = (
     Claim(
         name="energy-climb-pre-ln",
         statement="Pre-LN tokens of radius r climb the energy at (1/n) sum Z_i |P A|^2 / r_i.",
-        source="Karagodin+ 2025, Thm 3.1",
+        source="Karagodin+ 2025",
         check=_speed_factors,
         tolerance=1e-13,
         why="rounding of e^2",

@@ -38,6 +38,15 @@ def _grams(flow: str, t_end: float, *, beta: float = 2.0, value: float = 1.0) ->
     return predicted[1:], gram(run(FLOW[flow](beta, value), x0, t_end))[1:]
 
 
+def _gaps() -> Sides:
+    """Gaps 1 - cosine of all pairs on the way into consensus."""
+    x0, pairs = uniform(1, 5, 4), np.triu_indices(5, 1)
+    xs = run(FLOW["sa"](2.0), x0, 12.0, rtol=1e-14)[1:]
+    predicted = theory.gram_gap(save_times(12.0), 1 - gram(x0), beta=2.0, atol=1e-30)[1:]
+    observed = ((xs[:, pairs[0]] - xs[:, pairs[1]]) ** 2).sum(axis=2) / 2
+    return predicted[:, pairs[0], pairs[1]], observed
+
+
 def _two_clusters(model: str, t: float) -> Sides:
     """Cosine of four tokens and one, at right angles: weights .8 and .2."""
     end = run(FLOW[model](4.0), circle(np.pi / 2 * (np.arange(5) == 4)), t)[-1]
@@ -145,6 +154,16 @@ CLAIMS = (
         why=ODE,
     ),
     Claim(
+        name="gram-gaps",
+        statement="Gaps 1 - cosine follow the Gram flow all the way into consensus.",
+        source=GRAM_ODE,
+        check=_gaps,
+        oracle=theory.gram_gap,
+        tolerance=2e-7,
+        why="solver: 20 atol = 2e-12 over the last distances, 1e-5 and more",
+        relative=True,
+    ),
+    Claim(
         name="gram-layers",
         statement="Gram matrices go through masked, weighted Post-LN layers exactly.",
         source="Karagodin+ 2025, Post-LN",
@@ -156,7 +175,7 @@ CLAIMS = (
     Claim(
         name="two-clusters-sa",
         statement="Clusters of .8 and .2 of the tokens at right angles reach cosine .999 at t = 7.24775.",
-        source="Geshkovski+ 2024",
+        source="derived: two-cluster ODE",
         check=partial(_two_clusters, "sa", 7.24775),
         oracle=theory.gram,
         printed=".99900000±1e-8",
@@ -166,7 +185,7 @@ CLAIMS = (
     Claim(
         name="two-clusters-usa",
         statement="Under (USA) they reach it at t = .327158, whatever their shares.",
-        source="Geshkovski+ 2024",
+        source="derived: two-cluster ODE",
         check=partial(_two_clusters, "usa", 0.327158),
         oracle=theory.gram,
         printed=".99900000±6e-8",

@@ -84,7 +84,7 @@ CLAIMS = (
     Claim(
         name="hardmax-pair",
         statement="Two tokens drawn to each other have cosine tanh(2 t + artanh rho0).",
-        source="Bruno+ 2025b, Prop. 3.11",
+        source="Bruno+ 2025, Prop. 3.11",
         check=_hardmax_pair,
         printed="* * * * * * * .92207884",
         tolerance=TOL,
@@ -101,7 +101,7 @@ CLAIMS = (
     Claim(
         name="hardmax-straight-lines",
         statement="In the plane, Frank-Wolfe steps take each point straight to the vertex it chose.",
-        source="Alcalde+ 2025b, B = I",
+        source="arXiv:2508.09628, B = I",
         check=_frank_wolfe_lines,
         tolerance=1e-14,
         why="rounding of points of size 3",
@@ -109,7 +109,7 @@ CLAIMS = (
     Claim(
         name="hardmax-vertices",
         statement="Fifteen points end at the five vertices that choose themselves.",
-        source="Alcalde+ 2025b, B = I",
+        source="arXiv:2508.09628, B = I",
         check=_frank_wolfe_limits,
         printed="5",
         tolerance=0.0,

@@ -179,7 +179,7 @@ CLAIMS = (
     Claim(
         name="stationary-unequal-poles",
         statement="2/3 of the tokens at a pole and 1/3 at the other have |mean|^2 = 1/9 and never move.",
-        source="Chen+ 2025, remark",
+        source="derived: symmetry",
         check=_unequal_poles,
         tolerance=1e-15,
         why="rounding",
@@ -205,7 +205,7 @@ CLAIMS = (
     Claim(
         name="polygon-rates-bessel",
         statement="The same rates are a series of Bessel functions: the mean field's, and its aliases.",
-        source="Bruno+ 2025, Poisson sum",
+        source="derived: Poisson summation",
         check=partial(
             _polygons,
             stationary.polygon_rate_bessel,
