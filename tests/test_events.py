@@ -32,7 +32,7 @@ def run():
     """Equiangular tokens until they are within the cap of cosine 0.999."""
     observe = {"rho": mean_cosine}
     return af.solve(
-        af.sa(BETA), X0, TS, until=af.integrate.within_cap(0.999), observe=observe, **FINE
+        af.sa(BETA), X0, TS, until=af.within_cap(0.999), observe=observe, **FINE
     )
 
 
@@ -59,7 +59,7 @@ def test_another_cap_compiles_nothing_and_is_met_sooner(run):
         af.sa(BETA),
         X0,
         TS,
-        until=af.integrate.within_cap(0.9),
+        until=af.within_cap(0.9),
         observe={"rho": mean_cosine},
         **FINE,
     )
@@ -68,7 +68,7 @@ def test_another_cap_compiles_nothing_and_is_met_sooner(run):
 
 def test_stationary_ends_at_that_speed():
     flow = af.sa(BETA)
-    run = af.solve(flow, X0, TS, until=af.integrate.stationary(0.05), **FINE)
+    run = af.solve(flow, X0, TS, until=af.stationary(0.05), **FINE)
     speed = lambda x: jnp.linalg.norm(flow(0.0, x), axis=1).max()
     np.testing.assert_allclose(speed(run.x_end), 0.05, rtol=1e-10)
     assert all(speed(x) > 0.05 for x in run.xs)
@@ -76,7 +76,7 @@ def test_stationary_ends_at_that_speed():
 
 
 def test_an_event_that_never_happens_changes_nothing(run):
-    until, observe = af.integrate.within_cap(0.999), {"rho": mean_cosine}
+    until, observe = af.within_cap(0.999), {"rho": mean_cosine}
     whole = af.solve(af.sa(BETA), X0, TS / 4, until=until, observe=observe, **FINE)
     assert whole.t_end == 2.0 < run.t_end
     np.testing.assert_array_equal(whole.ts, TS / 4)
@@ -95,7 +95,7 @@ def time_left(scale, t, x, velocity):
 
 def test_events_work_in_float32():
     x0 = X0.astype(jnp.float32)
-    run = af.solve(af.sa(BETA), x0, TS, until=af.integrate.within_cap(0.9))
+    run = af.solve(af.sa(BETA), x0, TS, until=af.within_cap(0.9))
     assert run.t_end.dtype == run.xs.dtype == jnp.float32
     np.testing.assert_allclose(run.t_end, cap_time(0.9), atol=1e-3)
 
@@ -117,7 +117,7 @@ def test_events_of_ones_own_see_every_axis_of_a_reduced_run():
 
 def test_an_event_of_weighted_tokens_sees_the_tokens():
     state = af.WeightedTokens(X0, jnp.full(N, 1 / N))
-    run = af.solve(af.FisherRaoFlow(BETA), state, TS, until=af.integrate.within_cap(0.9))
+    run = af.solve(af.FisherRaoFlow(BETA), state, TS, until=af.within_cap(0.9))
     mean = af.sphere.normalize(run.x_end.x.mean(axis=0))
     np.testing.assert_allclose((run.x_end.x @ mean).min(), 0.9, atol=1e-14)
 
@@ -125,18 +125,18 @@ def test_an_event_of_weighted_tokens_sees_the_tokens():
 def test_an_event_that_holds_at_the_start_is_refused():
     close = af.sphere.equiangular(N, 0.99)
     with pytest.raises(ValueError, match="`until` must not hold at the start, but its margin"):
-        af.solve(af.sa(BETA), close, TS, until=af.integrate.within_cap(0.9))
+        af.solve(af.sa(BETA), close, TS, until=af.within_cap(0.9))
     with pytest.raises(ValueError, match="`until` must not hold at the start"):
-        af.solve(af.sa(BETA), close, TS, until=af.integrate.stationary(1.0))
+        af.solve(af.sa(BETA), close, TS, until=af.stationary(1.0))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: af.integrate.within_cap(1.0), "cosine > -1 and cosine < 1, but cosine=1"),
-        (lambda: af.integrate.within_cap(float("nan")), "but cosine=nan"),
-        (lambda: af.integrate.stationary(0.0), "speed > 0, but speed=0"),
-        (lambda: af.integrate.stationary(float("inf")), "`speed` must be finite"),
+        (lambda: af.within_cap(1.0), "cosine > -1 and cosine < 1, but cosine=1"),
+        (lambda: af.within_cap(float("nan")), "but cosine=nan"),
+        (lambda: af.stationary(0.0), "speed > 0, but speed=0"),
+        (lambda: af.stationary(float("inf")), "`speed` must be finite"),
     ],
 )
 def test_bad_events_are_refused(make, message):

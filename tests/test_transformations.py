@@ -97,7 +97,7 @@ def test_vmap_over_starts_and_betas_is_the_loop():
 def test_vmap_over_an_event_keeps_each_runs_time():
     """Under vmap nothing can be cut: what comes after the event is marked by inf."""
     betas, x0 = jnp.array([0.5, 2.0]), af.sphere.equiangular(4, 0.2)
-    ts, until = jnp.linspace(0.0, 6.0, 7), af.integrate.within_cap(0.99)
+    ts, until = jnp.linspace(0.0, 6.0, 7), af.within_cap(0.99)
     batch = jax.vmap(lambda beta: af.solve(af.sa(beta), x0, ts, until=until))(betas)
     for i, beta in enumerate(betas):
         end = equiangular.time_sa((4 * 0.99**2 - 1) / 3, 0.2, n=4, beta=float(beta))

@@ -34,7 +34,7 @@ def check_tokens(x: Any, name: str = "x", *, unit: bool = True) -> None:
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"Argument `{name}` must hold real floating-point numbers, but {name}.dtype={dtype}. "
-            f"Pass `{name}.astype(float)`."
+            f"Pass `np.asarray({name}, float)`."
         )
     if not concrete(x):
         return
@@ -178,9 +178,9 @@ def _numbers(value: Any, name: str) -> np.ndarray:
 def _show(value: Any) -> str:
     """Short text of an offending value."""
     array = np.asarray(value)
-    return (
-        f"{array.item()!r}" if array.ndim == 0 else np.array2string(array, threshold=6, edgeitems=2)
-    )
+    if array.ndim == 0:
+        return f"{array.item()!r}"
+    return " ".join(np.array2string(array, threshold=6, edgeitems=2).split())
 
 
 def check_memory(needed: int, what: str) -> None:
