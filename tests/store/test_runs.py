@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_a_failing_figure_leaves_nothing(save, tmp_path):
 
 def test_provenance_says_where_a_result_comes_from():
     record = store.gather_provenance(device="cpu", dtype="float64", wall_time=1.5)
-    assert record["device"], record["dtype"] == ("cpu", "float64")
+    assert (record["device"], record["dtype"]) == ("cpu", "float64")
     assert record["wall_time"] == 1.5
     assert record["attnflow"] == attnflow.__version__
     assert record["numpy"] == np.__version__
@@ -331,3 +332,34 @@ def test_import_is_light():
     code = f"import sys, attnflow.store as s; s.list_runs(); print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_that_is_replaced_while_it_is_read_is_read_again(save, dataset, monkeypatch, fails):
+    """Without a second look one would get the old labels with the new numbers, or an error."""
+    folder, newer = save(), (dataset + 1).assign_attrs(generation=1)
+    opened = []
+
+    def open_dataset(*args, true_open=xr.open_dataset, **options):
+        lazy = true_open(*args, **options)
+        opened.append(lazy)
+        if len(opened) == 1:
+            save(dataset=newer, force=True)
+            if fails:
+                raise FileNotFoundError("chunk")
+        return lazy
+
+    monkeypatch.setattr(xr, "open_dataset", open_dataset)
+    xr.testing.assert_identical(store.load(folder), newer)
+    assert len(opened) == 2
+
+
+def test_a_reader_waits_for_the_second_half_of_a_replacement(save, dataset):
+    folder = save()
+    aside = folder.parent / ".saving-1-2" / "old" / folder.name
+    aside.parent.mkdir(parents=True)
+    folder.rename(aside)
+    thread = threading.Timer(0.2, aside.rename, [folder])
+    thread.start()
+    xr.testing.assert_identical(store.load(folder), dataset)
+    thread.join()
