@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from attnflow.errors import check_count, check_shape
 from attnflow.kernels.rows import by_rows
 from attnflow.kernels.symmetric import by_pairs
 
@@ -44,13 +45,25 @@ def dense(
 
     Returns:
         Means, shape (n, p), and log Z, shape (n,), of the inputs' dtype.
+
+    Raises:
+        ValueError: If shapes disagree, or `block` is no positive whole number.
     """
+    n, m = len(q), len(k)
+    check_shape(k, "k", (m, q.shape[1]))
+    check_shape(v, "v", (m, v.shape[-1]))
+    if weights is not None:
+        check_shape(weights, "weights", (m,))
+    if mask is not None and not callable(mask):
+        check_shape(mask, "mask", (n, m))
+    if block is not None:
+        check_count(block, "block")
     dtype = jnp.result_type(q, k, v, float)
-    same = q is k and mask is None
+    tokens_on_themselves = q is k and mask is None
     q, k, v, beta = (jnp.asarray(a, dtype) for a in (q, k, v, beta))
     weights = None if weights is None else jnp.asarray(weights, dtype)
-    whole = len(q) * len(k) <= ONE_BLOCK if block is None else block >= len(q)
-    if same and not whole:
+    whole = n * m <= ONE_BLOCK if block is None else block >= n
+    if tokens_on_themselves and not whole:
         return by_pairs(q, v, beta, weights, block=block)
     seen, sees = (None, mask) if callable(mask) else (mask, None)
-    return by_rows(q, k, v, beta, weights, seen, sees=sees, block=len(q) if whole else block)
+    return by_rows(q, k, v, beta, weights, seen, sees=sees, block=n if whole else block)

@@ -40,8 +40,10 @@ def _rows(rows, k, v, beta, weights, sees):
     if seen:
         scores = jnp.where(seen[0], scores, -jnp.inf)
     heights = scores if weights is None else scores + jnp.log(weights)[None, :]
-    top = jax.lax.stop_gradient(heights).max(axis=1, initial=-jnp.inf)
-    shift = jnp.where(jnp.isfinite(top), top, 0)
+    shift = jax.lax.stop_gradient(heights).max(axis=1, initial=-jnp.inf)
+    may_be_empty = bool(seen) or weights is not None or not len(k)
+    if may_be_empty:
+        shift = jnp.where(jnp.isfinite(shift), shift, 0)
     scores = scores - shift[:, None]
     if weights is None:
         e = jnp.exp(scores)
@@ -50,5 +52,6 @@ def _rows(rows, k, v, beta, weights, sees):
         ceiling = jnp.log(jnp.finfo(scores.dtype).max) * jnp.where(weights > 0, 1, 0.5)
         e = jnp.exp(jnp.minimum(scores, ceiling[None, :]))
         z, total = product(e, weights), product(e, weights[:, None] * v)
-    some = jnp.where(z > 0, z, 1)
-    return total / some[:, None], jnp.where(z > 0, jnp.log(some) + shift, -jnp.inf)
+    some = jnp.where(z > 0, z, 1) if may_be_empty else z
+    log_z = jnp.log(some) + shift
+    return total / some[:, None], jnp.where(z > 0, log_z, -jnp.inf) if may_be_empty else log_z

@@ -1,0 +1,147 @@
+"""Exact kernel sum dense(x, x, x, beta) against NumPy, torch, KeOps and unblocked JAX."""
+
+from importlib.metadata import version
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from attnflow.kernels import dense
+from benchmarks import THREADS
+from benchmarks.timing import alternate, machine, peak_memory, roof
+
+N, BETA, ROUNDS = 8192, 4.0, 9
+DIMENSIONS = (2, 3, 16, 64, 256)
+BIG_N, BIG_D = 131_072, 16
+
+
+def main() -> dict:
+    torch.set_num_threads(THREADS)
+    limits = {dtype: roof(dtype) for dtype in ("float32", "float64")}
+    print(f"dense(x, x, x, beta), n = {N}: milliseconds, and peer time / dense time")
+    cells = []
+    for dtype in limits:
+        for d in DIMENSIONS:
+            cells.append(cell(dtype, d, limits[dtype]))
+            show(cells[-1])
+    ratios = [c["ratio_to_best_peer"] for c in cells]
+    mean = float(np.exp(np.mean(np.log(ratios))))
+    print(f"best peer / dense: geometric mean {mean:.2f}, lowest {min(ratios):.2f}")
+    memory = [big(dtype, gradient) for dtype in limits for gradient in (False, True)]
+    return {
+        "machine": machine(),
+        "setting": {"n": N, "beta": BETA, "rounds": ROUNDS, "jax": jax.__version__},
+        "peers": {"numpy": np.__version__, "torch": torch.__version__, "keops": version("pykeops")},
+        "roof": limits,
+        "cells": cells,
+        "geometric_mean": mean,
+        "lowest": min(ratios),
+        "memory": memory,
+    }
+
+
+def cell(dtype: str, d: int, limits: dict[str, float]) -> dict:
+    """Times of every tool on one (dtype, d), after a check that they all give the same means."""
+    x = np.random.default_rng(0).normal(size=(N, d))
+    x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(dtype)
+    tools = {name: tool(x) for name, tool in TOOLS.items()}
+    exact = numpy_sum(x.astype("float64"))()
+    errors = {name: float(np.abs(np.asarray(f()) - exact).max()) for name, f in tools.items()}
+    assert max(errors.values()) < 1000 * np.finfo(dtype).eps, errors
+    seconds = alternate(tools, ROUNDS)
+    ours = seconds["dense"]
+    ratios = {name: float(np.nanmedian(s / ours)) for name, s in seconds.items() if name != "dense"}
+    work = N**2 / 2 / limits["exp_per_s"] + N**2 * (d + 2 * (d + 1)) / limits["flop_per_s"]
+    return {
+        "dtype": dtype,
+        "d": d,
+        "milliseconds": {name: float(np.nanmedian(s)) * 1e3 for name, s in seconds.items()},
+        "ratios": ratios,
+        "best_peer": min(ratios, key=lambda name: ratios[name]),
+        "ratio_to_best_peer": min(ratios.values()),
+        "fraction_of_roof": float(work / np.median(ours)),
+        "errors": errors,
+    }
+
+
+def show(cell: dict) -> None:
+    times = "  ".join(f"{name} {ms:7.1f}" for name, ms in cell["milliseconds"].items())
+    best = f"{cell['best_peer']} x{cell['ratio_to_best_peer']:.2f}"
+    head = f"{cell['dtype']} d={cell['d']:<4}"
+    print(
+        f"{head} {times}   best peer {best:12}  {cell['fraction_of_roof']:.0%} of roof", flush=True
+    )
+
+
+def big(dtype: str, gradient: bool) -> dict:
+    """Time and peak memory of one sum, or its gradient, over many tokens."""
+    sums = "lambda x: dense(x, x, x, 4.0)"
+    function = f"jax.grad(lambda x: ({sums})(x)[0].sum())" if gradient else sums
+    code = (
+        "import jax, numpy as np\n"
+        "from attnflow.kernels import dense\n"
+        f"x = np.random.default_rng(0).normal(size=({BIG_N}, {BIG_D})).astype('{dtype}')\n"
+        "x = jax.numpy.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))\n"
+        f"jax.block_until_ready(({function})(x))\n"
+    )
+    row = {"dtype": dtype, "n": BIG_N, "d": BIG_D, "gradient": gradient, **peak_memory(code)}
+    name = "gradient" if gradient else "sum"
+    print(
+        f"{dtype} n={BIG_N} d={BIG_D} {name}: {row['seconds']:.0f} s, {row['peak_gb']:.2f} GB",
+        flush=True,
+    )
+    return row
+
+
+def attnflow_sum(x):
+    x = jnp.asarray(x)
+    return lambda: jax.block_until_ready(dense(x, x, x, BETA))[0]
+
+
+def numpy_sum(x):
+    def run():
+        scores = BETA * x @ x.T
+        scores -= scores.max(axis=1, keepdims=True)
+        e = np.exp(scores, out=scores)
+        return e @ x / e.sum(axis=1, keepdims=True)
+
+    return run
+
+
+def torch_sum(x):
+    tokens = torch.from_numpy(x)[None, None]
+    attention = torch.nn.functional.scaled_dot_product_attention
+    return lambda: attention(tokens, tokens, tokens, scale=BETA)[0, 0].numpy()
+
+
+def keops_sum(x):
+    import pykeops
+    from pykeops.numpy import LazyTensor, Vj
+
+    pykeops.set_verbose(False)
+    x_i = LazyTensor(x[:, None, :])
+    scores = (x_i | Vj(x)) * BETA
+    return lambda: scores.sumsoftmaxweight(Vj(x), axis=1)
+
+
+def unblocked_sum(x):
+    x = jnp.asarray(x)
+
+    @jax.jit
+    def kernel_sum(x):
+        scores = BETA * jnp.matmul(x, x.T, precision=jax.lax.Precision.HIGHEST)
+        weights = jax.nn.softmax(scores)
+        mean = jnp.matmul(weights, x, precision=jax.lax.Precision.HIGHEST)
+        return mean, jax.nn.logsumexp(scores, axis=1)
+
+    return lambda: jax.block_until_ready(kernel_sum(x))[0]
+
+
+TOOLS = {
+    "dense": attnflow_sum,
+    "numpy": numpy_sum,
+    "torch": torch_sum,
+    "keops": keops_sum,
+    "jax": unblocked_sum,
+}

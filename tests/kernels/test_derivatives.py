@@ -1,0 +1,132 @@
+"""Derivatives and batches of the exact kernel sum against one whole score matrix."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from attnflow.kernels import dense, exclude_self
+
+N, D, BETA = 23, 3, 4.0
+WEIGHTS = jnp.asarray(0.2 + np.arange(N) % 4)
+
+
+def tokens(seed):
+    x = np.random.default_rng(seed).normal(size=(N, D))
+    return jnp.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
+
+
+def whole(q, k, v, beta, *, weights=None, mask=None, block=None):
+    scores = beta * q @ k.T
+    if weights is not None:
+        scores += jnp.log(weights)[None, :]
+    if mask is not None:
+        scores = jnp.where(mask(*jnp.ogrid[:N, :N]), scores, -jnp.inf)
+    return jax.nn.softmax(scores) @ v, jax.nn.logsumexp(scores, axis=1)
+
+
+def readout(kernel_sum, same, mask=None):
+    """A scalar of mean and log Z that no symmetry makes stationary."""
+    k, v = tokens(1), tokens(2)
+
+    def scalar(x, beta, weights):
+        keys, values = (x, x) if same else (k * beta, v)
+        mean, log_z = kernel_sum(x, keys, values, beta, weights=weights, mask=mask, block=5)
+        return jnp.sum(jnp.sin(3 * mean)) + jnp.sum(log_z**2)
+
+    return scalar
+
+
+def assert_close(got, want):
+    """Sums of at most 2 N^2 D terms, each read out with slopes below 100."""
+    error = 2 * N**2 * D * 100 * jnp.finfo(float).eps
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=error, atol=error)
+
+
+CASES = pytest.mark.parametrize(
+    ("same", "mask", "beta"),
+    [(True, None, BETA), (True, None, -200.0), (True, exclude_self, BETA), (False, None, BETA)],
+    ids=["pairs", "rows take over", "mask", "rows"],
+)
+
+
+@CASES
+def test_derivatives_match_the_whole_matrix(same, mask, beta):
+    at = (tokens(0), beta, WEIGHTS)
+    ours, plain = (readout(f, same, mask) for f in (dense, whole))
+    along = (tokens(3), 1.0, WEIGHTS[::-1])
+    gradient, slope = jax.grad(ours, argnums=(0, 1, 2)), jax.jvp(ours, at, along)
+    assert_close(gradient(*at), jax.grad(plain, argnums=(0, 1, 2))(*at))
+    assert_close(slope, jax.jvp(plain, at, along))
+
+
+@CASES
+def test_second_derivatives_in_both_orders(same, mask, beta):
+    at = (tokens(0), beta, WEIGHTS)
+    ours, plain = (readout(f, same, mask) for f in (dense, whole))
+
+    def along_gradient(f):
+        return jax.jvp(jax.grad(f), at, (tokens(3), 1.0, WEIGHTS))[1]
+
+    def gradient_of_gradient(f):
+        return jax.grad(lambda x, *rest: jnp.sum(jax.grad(f)(x, *rest) ** 2))(*at)
+
+    def gradient_of_slope(f):
+        return jax.grad(lambda x: jax.jvp(f, (x, *at[1:]), (tokens(3), 1.0, WEIGHTS))[1])(at[0])
+
+    for second in (along_gradient, gradient_of_gradient, gradient_of_slope):
+        got, want = second(ours), second(plain)
+        assert_close(got / abs(want).max(), want / abs(want).max())
+
+
+def test_forward_over_reverse_hessian():
+    ours, plain = (readout(f, same=True) for f in (dense, whole))
+    at = (tokens(0)[:7], 2.0, WEIGHTS[:7])
+    got, want = (jax.jacfwd(jax.grad(f))(*at) for f in (ours, plain))
+    assert_close(got, want)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_derivatives_match_finite_differences(same):
+    check_grads(readout(dense, same), (tokens(0), BETA, WEIGHTS), order=2, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize("block", [None, 5])
+@pytest.mark.parametrize("mask", [None, exclude_self])
+def test_a_weight_of_zero_has_the_slope_of_a_small_one(mask, block):
+    r"""Its slope is $\partial \log Z_i / \partial w_j = e^{s_{ij}} / Z_i$, not 0."""
+    x, weights = tokens(0), WEIGHTS.at[3].set(0.0)
+    log_z = lambda w: dense(x, x, x, BETA, weights=w, mask=mask, block=block)[1]
+    slope = jax.jacobian(log_z)(weights)[:, 3]
+    want = jnp.exp(BETA * x @ x[3] - log_z(weights))
+    want = want.at[3].set(want[3] if mask is None else 0.0)
+    np.testing.assert_allclose(slope, want, rtol=1e-13)
+
+
+@pytest.mark.parametrize("block", [None, 5])
+@pytest.mark.parametrize("mask", [None, exclude_self])
+def test_batches_over_systems_and_betas(mask, block):
+    xs, betas = jnp.stack([tokens(seed) for seed in range(3)]), jnp.asarray([-90.0, 0.0, 9.0])
+
+    def ours(x, beta):
+        return dense(x, x, x, beta, mask=mask, block=block)
+
+    def plain(x, beta):
+        return whole(x, x, x, beta, mask=mask)
+
+    for axes in ((0, 0), (0, None), (None, 0)):
+        at = tuple(a if axis == 0 else a[2] for a, axis in zip((xs, betas), axes, strict=True))
+        assert_close(jax.vmap(ours, axes)(*at), jax.vmap(plain, axes)(*at))
+        gradients = [
+            jax.vmap(jax.grad(lambda x, beta, f=f: f(x, beta)[0][0, 0], argnums=(0, 1)), axes)(*at)
+            for f in (ours, plain)
+        ]
+        assert_close(*gradients)
+    grid = [jax.vmap(jax.vmap(f, (None, 0)), (0, None))(xs, betas) for f in (ours, plain)]
+    assert_close(*grid)
+    through = [
+        jax.grad(lambda xs, f=f: jnp.sum(jax.vmap(f)(xs, betas)[0] ** 3))(xs) for f in (ours, plain)
+    ]
+    assert_close(*through)
