@@ -40,7 +40,7 @@ def _prefactor() -> Sides:
 def _prefactor_many(n: int) -> Sides:
     """Constants of n tokens, from the times at which their gap is 1e-9."""
     betas = fill_lanes((1.0, 4.0))
-    times = frontier(orthogonal(n), betas, delta=1e-9)[:2]
+    times = frontier(orthogonal(n), betas, delta=1e-9, rtol=1e-9)[:2]
     return equiangular.prefactor(0.0, n=n, beta=betas[:2]), 1e-9 * np.exp(2 * times)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TOLERANCES = {"float64": (1e-7, 1e-8), "float32": (1e-5, 1e-6)}
 BETAS_PER_CHECKPOINT = 30
+FINER = 2
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     Returns:
         Means over seeds and their standard errors: `fraction` (dim, beta, time), the share of pairs
         i != j with cosine >= 1 - delta; `half_time` (dim, beta), when it passes one half (inf if
-        it does not); `curve` (beta), when orthogonal tokens reach the cosine 1 - delta.
+        it does not), read off twice as many save times. Beside them `curve` (beta), when
+        orthogonal tokens reach the cosine 1 - delta.
 
     Raises:
         ValueError: If a setting is out of range, before work starts.
@@ -101,20 +103,18 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     _check(config)
     ts = np.linspace(0.0, config.t_max, config.time_count)
     betas = np.linspace(config.beta_min, config.beta_max, config.beta_count)
-    fractions, steps = _integrate(config, ts, betas, progress, checkpoint)
-    mean = fractions.mean(axis=2)
-    half_time, half_time_error = _half_times(ts, fractions)
+    found = _integrate(config, betas, progress, checkpoint)
     curve = af.theory.equiangular.phase_curve(betas, n=config.n, delta=config.delta)
     map_axes, line_axes = ("dim", "beta", "time"), ("dim", "beta")
-    spread = fractions.std(axis=2, ddof=1) / np.sqrt(config.seeds)
-    share = "share of pairs i != j with <x_i, x_j> >= 1 - delta"
+    share = "share of pairs i != j with <x_i, x_j> >= 1 - delta, mean over seeds"
+    error = "standard error over seeds"
     attrs = {name: value for name, value in asdict(config).items() if name != "dtype"}
     return xr.Dataset(
         {
-            "fraction": (map_axes, mean, {"long_name": f"{share}, mean over seeds"}),
-            "fraction_error": (map_axes, spread, {"long_name": "standard error over seeds"}),
-            "half_time": (line_axes, half_time, {"long_name": "time at which fraction = 1/2"}),
-            "half_time_error": (line_axes, half_time_error, {"long_name": "jackknife over seeds"}),
+            "fraction": (map_axes, found["fraction"], {"long_name": share}),
+            "fraction_error": (map_axes, found["fraction_error"], {"long_name": error}),
+            "half_time": (line_axes, found["half_time"], {"long_name": "when fraction is 1/2"}),
+            "half_time_error": (line_axes, found["half_time_error"], {"long_name": error}),
             "curve": ("beta", curve, {"long_name": "t_SA(1 - delta; 0, n, beta)", "source": CURVE}),
         },
         {"dim": list(config.dims), "beta": betas, "time": ts},
@@ -122,7 +122,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
             "experiment": "phase-diagram",
             "equation": "dx_i/dt = P_{x_i} sum_j softmax_j(beta <x_i, x_j>) x_j, j = i included",
             "units": "dimensionless",
-            "steps": steps,
+            "steps": int(found["steps"]),
             **attrs,
             "dims": list(config.dims),
         },
@@ -192,7 +192,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
 
 def _check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
-    import jax
+    import jax.numpy as jnp
 
     from attnflow.errors import (
         check_between,
@@ -218,62 +218,79 @@ def _check(config: Config) -> None:
     check_between(config.rtol, "rtol", low=0.0, open_low=True)
     check_between(config.atol, "atol", low=0.0)
     check_choice(config.dtype, "dtype", TOLERANCES)
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.dtype == "float64" and jnp.result_type(float) != "float64":
         raise ValueError(
             "Argument `dtype` must be 'float32' while JAX has float64 switched off, but "
             "dtype='float64'. Call `jax.config.update('jax_enable_x64', True)` first."
         )
-    systems = config.beta_count * config.seeds
-    largest = config.seeds * config.n * max(config.dims) + config.batch * 32 * config.n**2
-    kept = len(config.dims) * systems * config.time_count
-    check_memory(8 * (2 * kept + 2 * largest), f"A diagram of {systems} systems a panel")
+    starts_and_states = config.seeds * config.n * (max(config.dims) + 32 * config.n)
+    rows = len(config.dims) * config.beta_count + FINER * config.seeds * BETAS_PER_CHECKPOINT
+    needed = 8 * (starts_and_states + 4 * rows * config.time_count)
+    check_memory(needed, f"A diagram of {config.seeds} starts")
 
 
-def _integrate(config, ts, betas, progress, checkpoint):
-    """Fractions of every system, shape (dim, beta, seed, time), and the number of steps."""
+def _integrate(config, betas, progress, checkpoint) -> dict[str, np.ndarray]:
+    """What is found of every (dim, beta), and the number of steps."""
     from tqdm import tqdm
 
-    fractions = np.zeros((len(config.dims), len(betas), config.seeds, len(ts)))
-    rows = [(k, i) for k in range(len(config.dims)) for i in range(len(betas))]
-    done, steps = 0, 0
-    if checkpoint is not None and (found := checkpoint.load()) is not None:
-        done, arrays = found
-        fractions, steps = arrays["fractions"], int(arrays["steps"])
+    shape = len(config.dims), len(betas)
+    maps, lines = ("fraction", "fraction_error"), ("half_time", "half_time_error")
+    found = {name: np.zeros((*shape, config.time_count)) for name in maps}
+    found |= {name: np.zeros(shape) for name in lines} | {"steps": np.zeros((), np.int64)}
+    done, rows = 0, list(np.ndindex(shape))
+    if checkpoint is not None and (kept := checkpoint.load()) is not None:
+        done, found = kept
+    ts = np.linspace(0.0, config.t_max, FINER * (config.time_count - 1) + 1)
     integrate = _batch_integrator(config.rtol, config.atol, config.delta)
     bar = tqdm(total=len(rows), initial=done, disable=not progress, unit="beta")
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(_cores())
     try:
         while done < len(rows):
             dim = rows[done][0]
             last = min(done + BETAS_PER_CHECKPOINT, (dim + 1) * len(betas))
             bar.set_description(f"d = {config.dims[dim]}")
-            x0 = _reduced(starts(config, config.dims[dim]))
+            x0 = reduced(starts(config, config.dims[dim]))
             batches = [x0[k : k + config.batch] for k in range(0, config.seeds, config.batch)]
             parts = [
                 [pool.submit(integrate, batch, betas[i], ts) for batch in batches]
                 for _, i in rows[done:last]
             ]
-            for (_, i), part in zip(rows[done:last], parts, strict=True):
+            for row, part in zip(rows[done:last], parts, strict=True):
                 results = [future.result() for future in part]
-                fractions[dim, i] = np.concatenate([fraction for fraction, _ in results])
-                steps += sum(count for _, count in results)
+                fractions = np.concatenate([fraction for fraction, _ in results])
+                for name, values in _over_seeds(ts, fractions).items():
+                    found[name][row] = values
+                found["steps"] += sum(steps for _, steps in results)
                 bar.update()
             done = last
             if checkpoint is not None and done < len(rows):
-                checkpoint.save(done, {"fractions": fractions, "steps": np.asarray(steps)})
+                checkpoint.save(done, found)
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
-    return fractions, steps
+    return found
 
 
-def _reduced(x0: np.ndarray) -> np.ndarray:
+def _cores() -> int:
+    """Cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def reduced(x0: np.ndarray) -> np.ndarray:
     """Starts in coordinates of their span where that is smaller, with the same inner products."""
     import jax
 
     if x0.shape[2] <= x0.shape[1]:
         return x0
     return np.asarray(jax.vmap(lambda x: af.sphere.span(x)[0])(x0))
+
+
+def batch_velocity(flow, t, x, args=None):
+    """Velocity of a batch of systems, shape (batch, n, d), as one vector field."""
+    import jax
+
+    return jax.vmap(lambda one: flow(t, one, args))(x)
 
 
 @cache
@@ -292,9 +309,8 @@ def _batch_integrator(rtol: float, atol: float, delta: float):
 
     @jax.jit
     def solve(x0, beta, ts):
-        flow = af.sa(beta)
         traj = af.solve(
-            lambda t, x, args: jax.vmap(lambda one: flow(t, one))(x),
+            partial(batch_velocity, af.sa(beta)),
             x0,
             ts,
             observe={"fraction": merged},
@@ -314,13 +330,20 @@ def _batch_integrator(rtol: float, atol: float, delta: float):
     return integrate
 
 
-def _half_times(ts, fractions):
-    """When the mean over seeds passes one half, and its jackknife error; shapes (dim, beta)."""
+def _over_seeds(ts, fractions) -> dict[str, Any]:
+    """Means of (seed, time) fractions and when they pass one half, with standard errors.
+
+    The error of the time is the jackknife's: each seed is left out in turn. NaN if that decides
+    whether one half is passed.
+    """
     crossing = af.analysis.plateaus.crossing_time
-    seeds = fractions.shape[2]
-    total = fractions.sum(axis=2)
-    half_time = crossing(ts, total / seeds, 0.5, scale="logit")
-    left_out = (total[:, :, None] - fractions) / (seeds - 1)
-    each = crossing(ts, left_out.clip(0, 1), 0.5, scale="logit")
-    with np.errstate(invalid="ignore"):
-        return half_time, np.sqrt(seeds - 1) * each.std(axis=2)
+    seeds, total = len(fractions), fractions.sum(axis=0)
+    left_out = ((total - fractions) / (seeds - 1)).clip(0, 1)
+    times = crossing(ts, left_out, 0.5, scale="logit")
+    spread = times.std() if np.isfinite(times).all() else np.nan
+    return {
+        "fraction": total[::FINER] / seeds,
+        "fraction_error": fractions[:, ::FINER].std(axis=0, ddof=1) / np.sqrt(seeds),
+        "half_time": crossing(ts, total / seeds, 0.5, scale="logit"),
+        "half_time_error": np.sqrt(seeds - 1) * spread,
+    }
