@@ -140,20 +140,21 @@ def draw(data: xr.Dataset) -> Figure:
     from attnflow import plot
 
     dims = [int(d) for d in data.dim.values]
-    figure, axes = plot.panels([[str(d) for d in dims]], width=1 + 4.2 * len(dims), height=4.4)
-    for d in dims:
-        ax = plot.phase_map(
-            data.time.values,
-            data.beta.values,
-            data.fraction.sel(dim=d).values,
-            curve=data.curve.values,
-            curve_label="equiangular tokens, theory",
-            fraction_label=f"share of pairs with cosine ≥ 1 − {data.attrs['delta']:g}",
-            colorbar=d == dims[-1],
-            ax=axes[str(d)],
-        )
-        ax.set_title(rf"$d$ = {d}")
-    figure.suptitle(f"{data.attrs['n']} uniform tokens under self-attention", fontsize=14)
+    with plot.style():
+        figure, axes = plot.panels([[str(d) for d in dims]], width=1 + 4.2 * len(dims), height=4.4)
+        for d in dims:
+            ax = plot.phase_map(
+                data.time.values,
+                data.beta.values,
+                data.fraction.sel(dim=d).values,
+                curve=data.curve.values,
+                curve_label="equiangular tokens, theory",
+                fraction_label=f"share of pairs with cosine ≥ 1 − {data.attrs['delta']:g}",
+                colorbar=d == dims[-1],
+                ax=axes[str(d)],
+            )
+            ax.set_title(rf"$d$ = {d}")
+        figure.suptitle(f"{data.attrs['n']} uniform tokens under self-attention", fontsize=14)
     return figure
 
 
