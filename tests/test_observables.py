@@ -192,7 +192,6 @@ def test_attention_entropy_is_the_direct_sum(x):
 ALL = observables.OBSERVABLES | {
     "pair_fraction": partial(observables.pair_fraction, delta=0.5),
     "energy": partial(observables.energy, beta=2.0),
-    "scaled_energy": partial(observables.scaled_energy, beta=2.0),
     "histogram": partial(observables.cosine_histogram, edges=jnp.linspace(-1, 1, 5)),
 }
 

@@ -104,7 +104,7 @@ def test_hemisphere_tokens_see_the_first_axis_and_nothing_else(key):
     assert jnp.abs(x[:, 1:].mean(axis=0)).max() < 4 / math.sqrt(3 * 4000)
 
 
-@pytest.mark.parametrize("d", [2, 3, 16])
+@pytest.mark.parametrize("d", [2, 16])
 @pytest.mark.parametrize("concentration", [0.0, 1.0, 30.0, 1e6])
 def test_vmf_tokens_have_the_moments_of_the_law(key, d, concentration):
     """E t = A = I_(d/2)/I_(d/2-1) and E t^2 = 1 - (d - 1) A/c, from the samples' standard errors."""
