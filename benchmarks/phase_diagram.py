@@ -57,7 +57,7 @@ def subsample(config: Config) -> Config:
 def panel(config: Config, d: int) -> dict:
     """Seconds of both for one dimension."""
     config = replace(config, dims=(d,))
-    x0 = torch.from_numpy(phase_diagram.starts(config, d)).float()
+    x0 = torch.tensor(phase_diagram.starts(config, d), dtype=torch.float32)
     betas = np.linspace(config.beta_min, config.beta_max, config.beta_count)
     seconds = alternate(
         {
@@ -112,7 +112,11 @@ def accuracy(config: Config, d: int) -> dict:
     for beta in CHECKED_BETAS:
         exact = np.asarray(solve(beta, 1e-12, 1e-14))
         found = np.asarray(solve(beta, config.rtol, config.atol))
-        euler = published(torch.from_numpy(x0).float(), beta, config, keep=True).double().numpy()
+        euler = (
+            published(torch.tensor(x0, dtype=torch.float32), beta, config, keep=True)
+            .double()
+            .numpy()
+        )
         exact_cosines = exact @ exact.mT
         times = [half_time(ts, cosines, config) for cosines in (euler, exact_cosines)]
         rows.append(

@@ -96,6 +96,14 @@ def test_the_triangle_is_stable_for_beta_below_minus_two_thirds(beta, rate):
     np.testing.assert_allclose(speed @ wave / (wave @ wave) / eps, rate, atol=3e-6)
 
 
+@pytest.mark.parametrize(("beta", "synchronises"), [(-0.5, True), (-0.8, False)])
+def test_three_tokens_leave_or_return_to_the_triangle(beta, synchronises):
+    theta = 2 * np.pi * np.arange(3) / 3 + 0.05 * np.array([1.0, -0.4, 0.2])
+    end = run(af.usa(beta), theta, jnp.array([0.0, 100.0])).x_end
+    length = float(order_parameter(end))
+    assert length > 1 - 1e-6 if synchronises else length < 1e-6
+
+
 def test_beta_zero_order_parameter_rises_as_predicted():
     """d(R^2)/dt = (2/n) sum |v_i|^2, in any d."""
     x = af.sphere.uniform(jr.key(0), 7, 4)

@@ -8,7 +8,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import attnflow as af
-from attnflow.observables import cosine_gap, mean_cosine
+from attnflow.observables import cosine_gap, mean_cosine, order_parameter
 
 FINE = {"rtol": 1e-12, "atol": 1e-14}
 
@@ -107,3 +107,11 @@ def test_uniform_tokens_synchronise_in_three_dimensions():
     run = af.solve(af.sa(1.0), x0, jnp.array([0.0, 40.0]), observe={"rho": mean_cosine})
     assert run.observed["rho"][0] < 0.1
     assert run.observed["rho"][1] > 1 - 1e-9
+
+
+def test_unstable_stationary_points_hold_unperturbed_tokens():
+    """{u, -u} with masses 2/3 and 1/3: mean 1/3, stationary for every beta."""
+    x0 = jnp.array([[1.0, 0, 0], [1.0, 0, 0], [-1.0, 0, 0]])
+    run = af.solve(af.sa(2.0), x0, jnp.array([0.0, 5.0]))
+    np.testing.assert_allclose(order_parameter(run.x_end), 1 / 3, rtol=1e-14)
+    np.testing.assert_allclose(run.x_end, x0, atol=1e-15)

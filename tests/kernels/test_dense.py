@@ -42,7 +42,7 @@ def tokens(n, d=D, seed=0, dtype="float64"):
 WEIGHTS = {
     "none": None,
     "some zero": np.where(np.arange(N) % 3 == 0, 0.0, 0.1 + np.arange(N)),
-    "very unequal": 10.0 ** (-0.8 * np.arange(N)),
+    "very unequal": 3 * 10.0 ** (-0.8 * np.arange(N)),
     "one": np.where(np.arange(N) == 5, 2.0, 0.0),
 }
 
@@ -62,10 +62,21 @@ def test_dense_matches_the_direct_sum(same, block, weights, dtype):
 
 
 @pytest.mark.parametrize("block", [None, 6])
-def test_tokens_of_any_norm(block):
-    x = tokens(N) * jnp.asarray(np.linspace(0.01, 30, N))[:, None]
+@pytest.mark.parametrize("radii", [(0.5, 2), (0.01, 30)])
+def test_tokens_of_any_norm(radii, block):
+    x = tokens(N) * jnp.asarray(np.linspace(*radii, N))[:, None]
     for beta in BETAS:
         got = dense(x, x, x, beta, block=block)
+        assert_matches(got, reference(x, x, x, beta), x, x, x, beta)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_repulsion_in_a_cap(dtype):
+    """All scores are near -|beta|, far from the bound +|beta|: factors of e^(-2 |beta|)."""
+    x = tokens(N) * 0.1 + jnp.asarray([[0.0, 0.0, 1.0]])
+    x = jnp.asarray(x / jnp.linalg.norm(x, axis=1, keepdims=True), dtype)
+    for beta in (-10.0, -30.0, -100.0, -300.0, -1000.0):
+        got = dense(x, x, x, beta, block=7)
         assert_matches(got, reference(x, x, x, beta), x, x, x, beta)
 
 
