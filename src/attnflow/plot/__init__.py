@@ -2,9 +2,13 @@
 
 from attnflow.plot.animation import animate, save_animation
 from attnflow.plot.curves import band, cluster_curve, cosine_curve, decay_curve, energy_curve
+from attnflow.plot.dendrogram import dendrogram
 from attnflow.plot.histograms import cosine_heatmap, cosine_histograms
 from attnflow.plot.images import image_grid
 from attnflow.plot.phase import phase_map
+from attnflow.plot.river import river
+from attnflow.plot.staircase import staircase
+from attnflow.plot.strip import strip
 from attnflow.plot.style import CATEGORICAL, INK, SEQUENTIAL, category_colors, panels, style
 from attnflow.plot.tables import table
 from attnflow.plot.tokens import tokens, tokens_on_circle, tokens_on_sphere, tokens_projected
@@ -21,11 +25,15 @@ __all__ = [
     "cosine_heatmap",
     "cosine_histograms",
     "decay_curve",
+    "dendrogram",
     "energy_curve",
     "image_grid",
     "panels",
     "phase_map",
+    "river",
     "save_animation",
+    "staircase",
+    "strip",
     "style",
     "table",
     "tokens",
