@@ -60,7 +60,7 @@ def test_streams_meet_without_a_step(rng):
 
 
 def test_colours_are_the_clusters_of_the_plateau_and_then_of_the_heavier(rng):
-    pairs, weights = np.array([[0, 1], [2, 3], [4, 5]]), np.array([1.0, 1, 5, 5])
+    pairs, weights = np.array([[0, 1], [2, 3], [5, 4]]), np.array([1.0, 1, 5, 5])
     ax = plot.river(pairs, [0.0, 3.0, 100.0], weights)
     assert ax.texts[0].get_text() == "2 clusters"
     blue, red = plot.category_colors([0, 1])
@@ -81,6 +81,13 @@ def test_colours_and_plateau_agree_with_the_dendrogram(rng):
     at = tree.get_lines()[0].get_xdata()[0]
     count = len(np.unique(fcluster(z, at, "distance")))
     assert ax.texts[0].get_text() == f"{count} clusters"
+
+
+def test_default_plateau_is_the_middle_of_the_longest_in_log10_of_one_plus_t():
+    times = np.log10([1.0, 2.0, 999.0])  # heights log10 of 2, 3, 1000
+    ax = plot.river([[0, 1], [2, 4], [3, 5]], times, np.ones(4))
+    middle = np.log10(np.sqrt(3 * 1000) - 1)
+    np.testing.assert_allclose(ax.get_lines()[0].get_xdata(), middle)
 
 
 def test_unfinished_runs_keep_their_streams():

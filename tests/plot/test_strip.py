@@ -49,6 +49,11 @@ def test_all_moments_are_seen_from_the_same_side(cloud):
     one, two, _ = plot.strip([x, x, last], [0.0, 1.0, 2.0])
     offsets = [ax.collections[-1].get_offsets() for ax in (one, two)]
     np.testing.assert_array_equal(*offsets)
+    axis = np.eye(5)[[4, 4]] * [[1.0], [-1.0]]  # of the second moment only, and yet seen in full
+    _, ends = plot.strip([np.eye(5)[:2], axis], [0.0, 1.0])
+    np.testing.assert_allclose(
+        np.linalg.norm(np.diff(ends.collections[-1].get_offsets(), axis=0)), 2
+    )
 
 
 def test_areas_are_proportional_to_weight_across_panels():
