@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from attnflow import (
         analysis,
+        coalescence,
         experiments,
         kernels,
+        mean_shift,
         norms,
         observables,
         plot,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         SinkhornAttention,
         UnnormalizedAttention,
     )
+    from attnflow.coalescence import MergeTree, coalesce
     from attnflow.flows import (
         FLOWS,
         FisherRaoFlow,
@@ -46,7 +49,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _MODULES = (
-    "analysis", "experiments", "kernels", "norms", "observables", "plot", "sphere", "store", "theory",
+    "analysis", "coalescence", "experiments", "kernels", "mean_shift", "norms", "observables", "plot",
+    "sphere", "store", "theory",
 )  # fmt: skip
 _HOMES = {
     "attention": (
@@ -58,6 +62,7 @@ _HOMES = {
         "sinkhorn", "usa",
     ),
     "norms": ("NORMS",),
+    "coalescence": ("MergeTree", "coalesce"),
     "integrate": ("LayerMap", "Trajectory", "log_times", "solve", "stationary", "within_cap"),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,0 +1,246 @@
+"""The merge tree: when clusters met, which, and what was left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from attnflow.coalescence.run import Snapshot, evolve
+from attnflow.errors import check_between, check_count
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+LN10 = np.log(10)
+MAX_STEPS = 10**7
+
+
+class History(NamedTuple):
+    """One entry per accepted step: log10 time, scaled energy, number of clusters; shape (s,) each."""
+
+    log10_times: np.ndarray
+    energies: np.ndarray
+    clusters: np.ndarray
+
+
+class Clusters(NamedTuple):
+    """One moment: positions (k, d), weights (k,), and the cluster 0..k-1 of each token, (n,)."""
+
+    x: np.ndarray
+    weights: np.ndarray
+    labels: np.ndarray
+
+
+class Plateau(NamedTuple):
+    """A stretch between merges, times inf beyond 1e308.
+
+    Persistence is log10(1 + end) - log10(1 + start), the middle is taken on the same scale.
+    """
+
+    start: float
+    end: float
+    clusters: int
+    energy: float
+    persistence: float
+    log10_middle: float
+
+
+@dataclass(frozen=True, eq=False)
+class MergeTree:
+    """What a coalescing run saw. Times are dimensionless and may pass 1e308: take their logarithms.
+
+    A merge time is when the two came within a chord of 1e-8, whatever `merge_tol`. Cluster ids are
+    SciPy's: 0..n-1 are the tokens, n + k is what merge k made. m = n - 1 if all became one.
+    """
+
+    model: str
+    """"sa" or "usa"."""
+    beta: float
+    """Inverse temperature, Q and K included."""
+    x0: np.ndarray
+    """Tokens at the start, shape (n, d)."""
+    weights0: np.ndarray
+    """Their weights, shape (n,), sum 1."""
+    log10_times: np.ndarray
+    """Merge times, shape (m,); -inf for tokens that coincide at the start."""
+    pairs: np.ndarray
+    """Cluster ids that met, shape (m, 2), smaller first."""
+    merged_x: np.ndarray
+    """Positions of the clusters made, shape (m, d)."""
+    merged_weights: np.ndarray
+    """Weights of the clusters made, shape (m,)."""
+    energies: np.ndarray
+    """Scaled energy at the start and after each merge, shape (m + 1,), in (0, 1]."""
+    history: History
+    """Energy and number of clusters, step by step."""
+    status: str
+    """"collapsed", "t_max", or "stationary": what is left does not move, though it is not one."""
+    log10_t_end: float
+    """Time at which the run ended."""
+    x_end: np.ndarray
+    """Clusters left, shape (k, d)."""
+    weights_end: np.ndarray
+    """Their weights, shape (k,)."""
+    stats: dict[str, int]
+    """Steps, rejected steps, merges, kicks."""
+    _snapshots: list[Snapshot] = field(repr=False)
+    _found: np.ndarray = field(repr=False)
+    _rules: dict[str, Any] = field(repr=False)
+    _log_unit: float = field(repr=False)
+    _basis: np.ndarray | None = field(repr=False)
+
+    @property
+    def n(self) -> int:
+        """Number of tokens."""
+        return len(self.x0)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Merge times, shape (m,); inf beyond 1e308."""
+        with np.errstate(over="ignore"):
+            return 10.0**self.log10_times
+
+    @property
+    def heights(self) -> np.ndarray:
+        """log10(1 + t) of the merges, shape (m,)."""
+        return _height(self.log10_times)
+
+    @property
+    def linkage(self) -> np.ndarray:
+        """SciPy linkage, shape (n - 1, 4), heights log10(1 + t); inf for clusters that never met."""
+        size, rows = np.ones(2 * self.n - 1), []
+        alive = set(range(self.n))
+        for (i, j), height in zip(self.pairs.tolist(), self.heights, strict=True):
+            rows.append((i, j, height))
+            alive = alive - {i, j} | {self.n + len(rows) - 1}
+        while len(alive) > 1:
+            i, j = sorted(alive)[:2]
+            rows.append((i, j, np.inf))
+            alive = alive - {i, j} | {self.n + len(rows) - 1}
+        linkage = np.empty((len(rows), 4))
+        for k, (i, j, height) in enumerate(rows):
+            size[self.n + k] = size[i] + size[j]
+            linkage[k] = i, j, height, size[self.n + k]
+        return linkage
+
+    def labels(self, k: int) -> np.ndarray:
+        """Cluster 0..k-1 of each token when k clusters are left, numbered by their first token.
+
+        Raises:
+            ValueError: If k is not between the number of clusters at the end and n.
+        """
+        check_count(k, "k")
+        check_between(
+            k,
+            "k",
+            float(len(self.x_end)),
+            float(self.n),
+            remedy="The run ended before, or never had as many.",
+        )
+        return self._labels(self.n - k)
+
+    def _labels(self, merges: int) -> np.ndarray:
+        owner = np.arange(2 * self.n)
+        for k, (i, j) in enumerate(self.pairs[:merges].tolist()):
+            owner[i] = owner[j] = self.n + k
+        root = np.arange(self.n)
+        while np.any(owner[root] != root):
+            root = owner[root]
+        _, first, labels = np.unique(root, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[labels]
+
+    def plateaus(self, min_persistence: float = 0.0) -> list[Plateau]:
+        """Stretches between merges, in order of time, those of at least a persistence.
+
+        The last, one cluster for ever, is left out of a collapsed run.
+        """
+        ends = self.heights if self.status == "collapsed" else np.append(self.heights, np.inf)
+        if self.status == "t_max":
+            ends[-1] = _height(np.array(self.log10_t_end))
+        starts = np.concatenate([[0.0], self.heights])[: len(ends)]
+        stretches = []
+        for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            if end > start and end - start >= min_persistence:
+                stretches.append(
+                    Plateau(
+                        _time(start),
+                        _time(end),
+                        self.n - k,
+                        float(self.energies[k]),
+                        float(end - start),
+                        _log10((start + end) / 2),
+                    )
+                )
+        return stretches
+
+    def at(self, t: float | None = None, *, log10_t: float | None = None) -> Clusters:
+        """Clusters at a time, run again from the last moment kept before it: exact, not interpolated.
+
+        Args:
+            t: Time, >= 0.
+            log10_t: Or its logarithm, for times beyond 1e308.
+        """
+        if (t is None) == (log10_t is None):
+            raise ValueError(f"Pass one of `t` and `log10_t`, but t={t} and log10_t={log10_t}.")
+        if t is not None:
+            check_between(t, "t", low=0.0)
+        with np.errstate(divide="ignore"):
+            log_t = float(np.log(t)) if t is not None else float(log10_t or 0.0) * LN10
+        log_t -= self._log_unit
+        moment = [kept for kept in self._snapshots if kept.log_t <= log_t][-1]
+        if log_t > moment.log_t:
+            rules = {**self._rules, "log_t_max": log_t}
+            moment = evolve(moment, rules, n=self.n, max_steps=MAX_STEPS).end
+        members = [[i] for i in range(self.n)]
+        for i, j in self._found:
+            members.append(members[i] + members[j])
+        labels = np.empty(self.n, int)
+        for position, i in enumerate(moment.ids):
+            labels[members[i]] = position
+        x = moment.x if self._basis is None else moment.x @ self._basis.T
+        return Clusters(x, np.exp(moment.log_w), labels)
+
+    def to_xarray(self) -> xr.Dataset:
+        """Labelled copy: axes merge, stretch, step, token, axis, end."""
+        import xarray as xr
+
+        return xr.Dataset(
+            {
+                "log10_time": ("merge", self.log10_times),
+                "pair": (("merge", "member"), self.pairs),
+                "merged_x": (("merge", "axis"), self.merged_x),
+                "merged_weight": ("merge", self.merged_weights),
+                "energy": ("stretch", self.energies),
+                "linkage": (("row", "column"), self.linkage),
+                "x0": (("token", "axis"), self.x0),
+                "weight0": ("token", self.weights0),
+                "x_end": (("end", "axis"), self.x_end),
+                "weight_end": ("end", self.weights_end),
+                "step_log10_time": ("step", self.history.log10_times),
+                "step_energy": ("step", self.history.energies),
+                "step_clusters": ("step", self.history.clusters),
+            },
+            attrs={
+                "model": self.model,
+                "beta": self.beta,
+                "status": self.status,
+                "log10_t_end": self.log10_t_end,
+                **self.stats,
+            },
+        )
+
+
+def _height(log10_t):
+    return np.logaddexp(0.0, np.asarray(log10_t) * LN10) / LN10
+
+
+def _log10(height: float) -> float:
+    """log10 t at a height log10(1 + t)."""
+    return float(height + np.log1p(-(10.0**-height)) / LN10)
+
+
+def _time(height: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.expm1(np.float64(height) * LN10))
