@@ -13,15 +13,9 @@ if TYPE_CHECKING:
         gram,
         hemisphere,
         kuramoto,
-        metastability,
-        modes,
         normalization,
         rates,
-        renyi,
-        stability,
-        staircase,
         stationary,
-        two_clusters,
     )
 
 __all__ = [
@@ -30,15 +24,9 @@ __all__ = [
     "gram",
     "hemisphere",
     "kuramoto",
-    "metastability",
-    "modes",
     "normalization",
     "rates",
-    "renyi",
-    "stability",
-    "staircase",
     "stationary",
-    "two_clusters",
 ]
 
 
