@@ -103,11 +103,33 @@ class LayerMap(dfx.AbstractSolver):
         return terms.vf(t0, y0, args)
 
 
-class _Bisection(optx.Bisection):
-    """Bisection that ends when the time of an event is known to rounding, whatever the event's scale."""
+class _Bracket(optx.Bisection):
+    """Illinois false position, every fourth point the middle: about ten evaluations to rounding.
+
+    The last two fields of its state are the values at the ends. It stops when the time of an event
+    is known to rounding, whatever the event's scale.
+    """
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags):
+        state = super().init(fn, y, args, options, f_struct, aux_struct, tags)
+        values = [fn(end, args)[0] for end in (state.lower, state.upper)]
+        return state, jnp.zeros((), int), *values
+
+    def step(self, fn, y, args, options, state, tags):
+        bracket, count, low, high = state
+        _, new, aux = super().step(fn, y, args, options, bracket, tags)
+        value, rose = new.error, new.lower == y
+        # The end that stays counts half, so that it is passed sooner.
+        low, high = jnp.where(rose, value, low / 2), jnp.where(rose, high / 2, value)
+        width = new.upper - new.lower
+        share = jnp.where(count % 4 == 3, 0.5, low / jnp.where(low == high, 1.0, low - high))
+        y = new.lower + width * jnp.where((share > 0) & (share < 1), share, 0.5)
+        least = jnp.minimum(2 * jnp.finfo(y.dtype).eps * jnp.abs(y), width / 2)
+        y = jnp.clip(y, new.lower + least, new.upper - least)
+        return y, (new, count + 1, low, high), aux
 
     def terminate(self, fn, y, args, options, state, tags):
-        width = jnp.abs(state.upper - state.lower)
+        width = jnp.abs(state[0].upper - state[0].lower)
         return width <= 4 * jnp.finfo(y.dtype).eps * jnp.abs(y), optx.RESULTS.successful
 
 
@@ -291,7 +313,7 @@ def _solve(
             dfx.SubSaveAt(t1=True, fn=lambda t, state, args: lifted(state)),
         ]),
         stepsize_controller=controller, adjoint=adjoint, max_steps=max_steps, throw=throw,
-        event=None if until is None else dfx.Event(happens, _Bisection(0.0, 0.0)),
+        event=None if until is None else dfx.Event(happens, _Bracket(0.0, 0.0)),
         progress_meter=dfx.TqdmProgressMeter() if progress else dfx.NoProgressMeter(),
     )  # fmt: skip
     times, ys = cast(Any, (solution.ts, solution.ys))

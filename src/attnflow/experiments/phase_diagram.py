@@ -47,8 +47,8 @@ class Config:
     """Relative tolerance of a step; 1e-7, which keeps tokens within 1e-6, or 1e-5 in float32."""
     atol: float | None = None
     """Absolute tolerance of a step; 1e-8, or 1e-6 in float32."""
-    batch: int = 16
-    """Starts integrated together, with one step size; 16 fit a CPU's cache, a GPU takes all."""
+    batch: int = 8
+    """Starts integrated together, with one step size; 8 fit a CPU's cache, a GPU takes all."""
     seed: int = 0
     """Seed of the starts."""
     dtype: Literal["float32", "float64"] = "float64"
