@@ -102,11 +102,39 @@ def test_the_same_bits_each_time(ring):
     np.testing.assert_array_equal(again.pairs, ring.pairs)
 
 
-def test_metastable_times_do_not_depend_on_the_tolerances(ring):
-    finer = af.coalesce(af.Attention(60.0), ring.x0, rtol=0.5e-9, merge_tol=0.5e-8)
-    late = ring.log10_times > 2
-    assert late.sum() >= 3
-    np.testing.assert_allclose(finer.log10_times[late], ring.log10_times[late], atol=1e-4)
+@pytest.mark.parametrize(("n", "d", "beta"), [(64, 2, 60.0), (64, 3, 60.0), (200, 2, 200.0)])
+def test_merge_times_do_not_depend_on_the_tolerances(n, d, beta, key):
+    """Every one of them: asked is 1e-4 of log10 t."""
+    x = np.asarray(af.sphere.uniform(key, n, d))
+    tree = af.coalesce(af.Attention(beta), x)
+    finer = af.coalesce(af.Attention(beta), x, rtol=0.5e-9, merge_tol=0.5e-8)
+    assert tree.status == "collapsed"
+    np.testing.assert_array_equal(finer.pairs, tree.pairs)
+    np.testing.assert_allclose(finer.log10_times, tree.log10_times, atol=1e-4)
+
+
+def test_merging_errs_by_the_square_of_its_distance(key):
+    """Two decades per decade in the last position, which remembers every merge; asked: a factor of 30."""
+    x = np.asarray(af.sphere.uniform(key, 24, 3))
+    ends = [
+        af.coalesce(af.Attention(30.0), x, merge_tol=tol, rtol=1e-11).x_end[0]
+        for tol in (1e-8, 1e-3, 1e-2)
+    ]
+    fine, coarse = (np.abs(end - ends[0]).max() for end in ends[1:])
+    assert 1e-13 < fine < coarse / 30
+
+
+def test_matrix_products_and_differences_agree(key):
+    """Products err by eps/4e-6 of the speed; what the tolerance of merging changes is its square."""
+    x = np.asarray(af.sphere.uniform(key, 20, 20))
+    products, differences = (
+        af.coalesce(af.Attention(16.0), x, merge_tol=tol) for tol in (1e-3, 0.999e-3)
+    )
+    late = differences.log10_times > 2
+    assert late.sum() >= 5
+    np.testing.assert_array_equal(products.pairs[late], differences.pairs[late])
+    np.testing.assert_allclose(products.log10_times[late], differences.log10_times[late], atol=1e-7)
+    np.testing.assert_allclose(products.x_end, differences.x_end, atol=1e-7)
 
 
 def test_a_moment_is_what_solve_reaches(ring):
@@ -185,7 +213,7 @@ def test_more_dimensions_than_tokens_change_nothing(key):
         ({"weights": [1.5, -0.5]}, "weights >= 0"),
         ({"weights": [1.0, 0.0]}, "weights > 0"),
         ({"merge_tol": 0.5}, "merge_tol <= 0.01"),
-        ({"merge_tol": 0.0}, "merge_tol >= 1e-10"),
+        ({"merge_tol": 0.0}, "merge_tol >= 1e-09"),
         ({"rtol": 1.0}, "rtol <= 0.001"),
         ({"t_max": 0.0}, "t_max > 0"),
         ({"attention": af.Attention(2.0, value=-1.0)}, "attention.value > 0"),

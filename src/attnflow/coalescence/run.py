@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from attnflow.coalescence.clock import COLLAPSED, ENDED, STATIONARY, Rules, Tokens, advance
+from attnflow.coalescence.clock import advance
+from attnflow.coalescence.state import COLLAPSED, ENDED, STATIONARY, Rules, Tokens
 
 SMALLEST_BUCKET = 4
 KICKS = 4
@@ -16,7 +17,7 @@ STATUS = {COLLAPSED: "collapsed", STATIONARY: "stationary", ENDED: "t_max"}
 
 
 class Snapshot(NamedTuple):
-    """Clusters at one moment, on the host.
+    """Tokens at one moment, on the host; those that have met share an id.
 
     Attributes:
         x: Positions, shape (k, d).
@@ -24,6 +25,7 @@ class Snapshot(NamedTuple):
         ids: Cluster ids as in SciPy's linkage, shape (k,).
         log_t: Logarithm of the time, in the rescaled clock.
         merges: Number of merges so far.
+        h: Step to try.
     """
 
     x: np.ndarray
@@ -31,6 +33,17 @@ class Snapshot(NamedTuple):
     ids: np.ndarray
     log_t: float
     merges: int
+    h: float = 1e-2
+
+    def clusters(self) -> Snapshot:
+        """The same, with one token per cluster: the weighted mean direction."""
+        ids, first, label = np.unique(self.ids, return_index=True, return_inverse=True)
+        w = np.exp(self.log_w)
+        mass = np.bincount(label, w)
+        x = self.x[first]
+        np.add.at(x, label, (w / mass[label])[:, None] * (self.x - self.x[first][label]))
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        return self._replace(x=x, log_w=np.log(mass), ids=ids)
 
 
 class Story(NamedTuple):
@@ -59,6 +72,7 @@ def evolve(
     *,
     n: int,
     max_steps: int,
+    products: bool = False,
     perturb: float = 0.0,
     seed: int = 0,
 ) -> Story:
@@ -69,7 +83,7 @@ def evolve(
         "pairs": [],
         "x": [],
         "log_w": [],
-        "energies": [],
+        "moments": [],
         "history": [],
     }
     snapshots, now, kicks = [start], start, 0
@@ -78,9 +92,10 @@ def evolve(
         numbers = Rules(**{name: jnp.asarray(value) for name, value in rules.items()})
         while True:
             slots = bucket(len(now.x))
-            run = advance(_upload(now, slots), numbers)
+            run = advance(_upload(now, slots), numbers, products=products)
             status, records = int(run.status), jax.tree.map(np.asarray, run.records)
             steps = int(records.steps)
+            found["moments"].extend(stats["steps"] + records.moments[: int(records.merges)])
             stats["steps"] += steps
             stats["rejected"] += int(records.rejected)
             found["history"].append(records.history[:steps])
@@ -88,20 +103,18 @@ def evolve(
             ids[: len(now.x)] = now.ids
             count = int(records.merges)
             for k in range(count):
-                i, j = records.slots[k]
-                found["pairs"].append(sorted((int(ids[i]), int(ids[j]))))
-                ids[i] = n + now.merges + k
+                i, j = ids[records.slots[k]]
+                found["pairs"].append(sorted((int(i), int(j))))
+                ids[(ids == i) | (ids == j)] = n + now.merges + k
             found["times"].extend(records.log_times[:count])
             found["x"].extend(records.positions[:count])
             found["log_w"].extend(records.log_weights[:count])
-            found["energies"].extend(records.energies[:count])
             stats["merges"] += count
             x, log_w = np.asarray(run.tokens.x), np.asarray(run.tokens.log_w)
             alive = np.isfinite(log_w)
-            now = Snapshot(
-                x[alive], log_w[alive], ids[alive], float(run.tokens.log_t), now.merges + count
-            )
-            if count and len(now.x) <= rules["keep"]:
+            log_t, h = float(run.tokens.log_t), float(run.tokens.h)
+            now = Snapshot(x[alive], log_w[alive], ids[alive], log_t, now.merges + count, h)
+            if count and n - now.merges <= rules["keep"]:
                 snapshots.append(now)
             if status == STATIONARY and perturb > 0 and kicks < KICKS:
                 kicks += 1
@@ -113,21 +126,33 @@ def evolve(
                 break
             if stats["steps"] + stats["rejected"] > max_steps:
                 raise RuntimeError(
-                    f"The run had {len(now.x)} clusters left at log10 t={now.log_t / np.log(10):.3f} "
+                    f"The run had {n - now.merges} clusters left at log10 t={now.log_t / np.log(10):.3f} "
                     f"after {stats['steps']} steps. Raise `max_steps`."
                 )
     d = start.x.shape[1]
+    energy = scaled_energy(now.x, np.exp(now.log_w), rules["beta"])
+    history = np.concatenate([*found["history"], [[now.log_t, energy, n - now.merges]]])
     return Story(
         np.asarray(found["times"], float),
         np.asarray(found["pairs"], int).reshape(-1, 2),
         np.asarray(found["x"], float).reshape(-1, d),
         np.asarray(found["log_w"], float),
-        np.asarray(found["energies"], float),
-        np.concatenate(found["history"]),
+        history[np.asarray(found["moments"], int), 1],
+        history,
         snapshots,
-        now,
+        now.clusters(),
         STATUS[status],
         stats,
+    )
+
+
+def scaled_energy(x: np.ndarray, w: np.ndarray, beta: float) -> float:
+    r"""$\sum_{ij} w_i w_j e^{-\beta|x_i - x_j|^2/2}$, O(n^2 d) time, O(n d) memory."""
+    return float(
+        sum(
+            a * (w @ np.exp(-beta / 2 * ((x - y) ** 2).sum(axis=1)))
+            for y, a in zip(x, w, strict=True)
+        )
     )
 
 
@@ -136,11 +161,13 @@ def _upload(now: Snapshot, slots: int) -> Tokens:
     pad = slots - len(now.x)
     empty = np.zeros((pad, now.x.shape[1]))
     empty[:, :1] = 1.0
+    _, first, label = np.unique(now.ids, return_index=True, return_inverse=True)
     return Tokens(
         jnp.asarray(np.concatenate([now.x, empty])),
         jnp.asarray(np.concatenate([now.log_w, np.full(pad, -np.inf)])),
+        jnp.asarray(np.concatenate([first[label], np.arange(len(now.x), slots)])),
         jnp.asarray(now.log_t),
-        jnp.asarray(1e-2),
+        jnp.asarray(now.h),
     )
 
 

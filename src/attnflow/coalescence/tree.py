@@ -51,7 +51,7 @@ class Plateau(NamedTuple):
 class MergeTree:
     """What a coalescing run saw. Times are dimensionless and may pass 1e308: take their logarithms.
 
-    A merge time is when the two came within a chord of 1e-8, whatever `merge_tol`. Cluster ids are
+    A merge time is when tokens of the two came within a chord of 1e-8, whatever `merge_tol`. Cluster ids are
     SciPy's: 0..n-1 are the tokens, n + k is what merge k made. m = n - 1 if all became one.
     """
 
@@ -88,6 +88,7 @@ class MergeTree:
     _snapshots: list[Snapshot] = field(repr=False)
     _found: np.ndarray = field(repr=False)
     _rules: dict[str, Any] = field(repr=False)
+    _products: bool = field(repr=False)
     _log_unit: float = field(repr=False)
     _basis: np.ndarray | None = field(repr=False)
 
@@ -192,7 +193,10 @@ class MergeTree:
         moment = [kept for kept in self._snapshots if kept.log_t <= log_t][-1]
         if log_t > moment.log_t:
             rules = {**self._rules, "log_t_max": log_t}
-            moment = evolve(moment, rules, n=self.n, max_steps=MAX_STEPS).end
+            moment = evolve(
+                moment, rules, n=self.n, max_steps=MAX_STEPS, products=self._products
+            ).end
+        moment = moment.clusters()
         members = [[i] for i in range(self.n)]
         for i, j in self._found:
             members.append(members[i] + members[j])
