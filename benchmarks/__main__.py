@@ -5,7 +5,11 @@ import json
 from importlib import import_module
 from pathlib import Path
 
-BENCHMARKS = {"dense": "benchmarks.dense", "phase_diagram": "benchmarks.phase_diagram"}
+BENCHMARKS = {
+    "dense": "benchmarks.dense",
+    "phase_diagram": "benchmarks.phase_diagram",
+    "coalescence": "benchmarks.coalescence",
+}
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], default=[])
