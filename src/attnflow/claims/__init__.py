@@ -8,8 +8,12 @@ from attnflow.claims import (
     gram,
     kuramoto,
     limits,
+    metastability,
+    modes,
     phase,
     rates,
+    stability,
+    staircase,
     stationary,
     symmetry,
 )
@@ -17,6 +21,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
+    metastability, staircase, stability, modes,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 

@@ -13,9 +13,15 @@ if TYPE_CHECKING:
         gram,
         hemisphere,
         kuramoto,
+        metastability,
+        modes,
         normalization,
         rates,
+        renyi,
+        stability,
+        staircase,
         stationary,
+        two_clusters,
     )
 
 __all__ = [
@@ -24,9 +30,15 @@ __all__ = [
     "gram",
     "hemisphere",
     "kuramoto",
+    "metastability",
+    "modes",
     "normalization",
     "rates",
+    "renyi",
+    "stability",
+    "staircase",
     "stationary",
+    "two_clusters",
 ]
 
 
