@@ -46,30 +46,53 @@ def test_two_clusters_meet_when_the_quadrature_says(model, beta, degrees, a):
     np.testing.assert_allclose(tree.log10_times, [expected], atol=1e-6 / np.log(10))
 
 
-@pytest.mark.parametrize("model", ["sa", "usa"])
-@pytest.mark.parametrize("beta", [4.0, 200.0, 1000.0])
-def test_velocities_are_exact_relative_to_their_own_size(model, beta):
-    """e^(-beta q) loses beta q eps: 1e-12 until beta q = 2000. Digits of the reference: beyond e^(-2 beta)."""
-    rng = np.random.default_rng(0)
-    x = circle([0.0, 1e-7, 0.5, 0.5003, 1.1, 2.4, 2.4 + 1e-5])
-    w = rng.dirichlet(np.ones(len(x)))
+def velocity_errors(model, beta, x, w):
+    """Relative errors of `velocity` and log10 of the speeds, in more digits than e^(-2 beta) needs."""
     rule = af.Attention(beta) if model == "sa" else af.UnnormalizedAttention(beta, clock="rescaled")
     direction, log_scale = velocity(rule, x, weights=w)
+    errors, speeds = [], []
     with mp.workdps(60 + round(beta)):
         xs = [[mp.mpf(float(c)) for c in row] for row in x]
         dot = lambda a, b: sum(p * q for p, q in zip(a, b, strict=True))
         xs = [[c / mp.sqrt(dot(row, row)) for c in row] for row in xs]
+        axes = range(x.shape[1])
         for i, xi in enumerate(xs):
             e = [
                 mp.mpf(float(w[j])) * mp.e ** (beta * (dot(xi, xj) - 1)) for j, xj in enumerate(xs)
             ]
             z = sum(e) if model == "sa" else 1
-            sums = [sum(e[j] * xs[j][c] for j in range(len(xs))) / z for c in range(2)]
-            exact = [sums[c] - dot(sums, xi) * xi[c] for c in range(2)]
+            sums = [sum(e[j] * xs[j][c] for j in range(len(xs))) / z for c in axes]
+            exact = [sums[c] - dot(sums, xi) * xi[c] for c in axes]
             size = mp.sqrt(dot(exact, exact))
             got = [mp.mpf(float(c)) * mp.e ** mp.mpf(float(log_scale[i])) for c in direction[i]]
             error = mp.sqrt(sum((g - v) ** 2 for g, v in zip(got, exact, strict=True)))
-            assert error / size < 1e-12, (i, mp.nstr(size, 3))
+            errors.append(float(error / size))
+            speeds.append(float(mp.log10(size)))
+    return np.array(errors), np.array(speeds)
+
+
+@pytest.mark.parametrize("model", ["sa", "usa"])
+@pytest.mark.parametrize("beta", [4.0, 200.0, 1000.0])
+def test_velocities_are_exact_relative_to_their_own_size(model, beta):
+    """e^(-beta q) loses beta q eps: 1e-12 until beta q = 2000. Pairs a distance of 1e-7 apart are among them."""
+    rng = np.random.default_rng(0)
+    x = circle([0.0, 1e-7, 0.5, 0.5003, 1.1, 2.4, 2.4 + 1e-5])
+    errors, _ = velocity_errors(model, beta, x, rng.dirichlet(np.ones(len(x))))
+    assert errors.max() < 1e-12
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_velocities_of_metastable_states_from_fast_to_1e_minus_200(d, key):
+    """On every plateau of a run, the speeds the clock is built on."""
+    tree = af.coalesce(af.Attention(300.0), np.asarray(af.sphere.uniform(key, 12, d)))
+    found = []
+    for plateau in tree.plateaus(0.5):
+        moment = tree.at(log10_t=plateau.log10_middle)
+        errors, speeds = velocity_errors("sa", 300.0, moment.x, moment.weights)
+        assert errors.max() < 1e-12, plateau
+        found.extend(speeds)
+    assert min(found) < -200
+    assert max(found) > -4
 
 
 @pytest.fixture(scope="module")
