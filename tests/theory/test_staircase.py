@@ -84,9 +84,10 @@ def test_two_clusters_are_the_closed_equation(model):
     np.testing.assert_array_equal(steps.pairs, [[0, 1]])
 
 
-def test_waits_start_when_both_clusters_exist():
+@pytest.mark.parametrize("theta", [[0.0, 0.4, 1.9], [1.9, 0.0, 0.4]])
+def test_waits_start_when_both_clusters_exist(theta):
     """Two close tokens, then the merged pair and the third, whose wait adds to the first."""
-    beta, theta = 20.0, [0.0, 0.4, 1.9]
+    beta = 20.0
     steps = greedy_merges(theta, beta=beta)
     first = log10_merge_time(0.4, 1e-8, beta=beta, weights=(1 / 3, 1 / 3))
     second = log10_merge_time(1.7, 1e-8, beta=beta, weights=(2 / 3, 1 / 3))
