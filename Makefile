@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test lint bench clean
 
-demo: $(VENV)/.core  ## Run the main job on real data: handwritten digits as tokens.
+demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, and the staircase.
 	$(BIN)/attnflow run simulate --tokens digits
+	$(BIN)/attnflow run staircase
 
 test: $(VENV)/.dev  ## Run the whole test suite.
 	$(BIN)/python -m pytest

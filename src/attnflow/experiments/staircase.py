@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 STEPS = 4000
 MOMENTS = 5
+LOG10_2 = float(np.log10(2))
+SETTLED = 0.5
+"""Decades a plateau must last for the greedy prediction to start from it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,10 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     Returns:
         `energy` and `clusters` (step), with log10 times; merge times and the linkage (merge); the
         energy after each merge beside the sum of squared weights it tends to for large beta
-        (stretch); tokens and labels at the start and on the longest plateaus (moment).
+        (stretch); tokens and labels at the start and on the longest plateaus (moment). From the
+        first plateau of half a decade on, the greedy rule predicts all that follows from where the
+        clusters stand then: `predicted_log10_time` and `predicted_energy` (predicted), beside
+        `same_pair`, whether the run merged the same two clusters.
 
     Raises:
         ValueError: If a setting is out of range, before work starts.
@@ -72,6 +78,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     }
     x0 = np.asarray(af.sphere.uniform(jr.key(config.seed), config.n, config.d), float)
     tree = af.coalesce(rules[config.model], x0, merge_tol=config.merge_tol, rtol=config.rtol)
+    predicted = _greedy(tree)
     thin = np.unique(np.linspace(0, len(tree.history.energies) - 1, STEPS).round().astype(int))
     longest = sorted(tree.plateaus(), key=lambda p: -p.persistence)[: MOMENTS - 1]
     middles = sorted(plateau.log10_middle for plateau in longest)
@@ -90,12 +97,14 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
             "tokens": (("moment", "token", "axis"), tokens),
             "labels": (("moment", "token"), labels),
             "moment_log10_time": ("moment", np.array([-np.inf, *middles])),
+            **{name: ("predicted", values) for name, values in predicted.items()},
         },
         attrs={
             "experiment": "staircase",
             "equation": "energy sum_ij w_i w_j e^(beta (<x_i, x_j> - 1)); merges at a chord of 1e-8",
             "units": "dimensionless",
             "status": tree.status,
+            "log10_t_end": tree.log10_t_end,
             "steps": tree.stats["steps"],
             **{name: value for name, value in asdict(config).items() if name != "dtype"},
         },
@@ -117,6 +126,7 @@ def draw(data: xr.Dataset) -> Figure:
             data.energy.values,
             merges=data.merge_log10_time.values,
             predicted=_levels(data),
+            predicted_times=data.predicted_log10_time.values,
             ax=axes["energy"],
         )
         plot.strip(
@@ -127,36 +137,50 @@ def draw(data: xr.Dataset) -> Figure:
             axes=[axes[name] for name in moments],
         )
         plot.dendrogram(data.linkage.values, ax=axes["tree"])
+        end = {"collapsed": "one cluster", "stationary": "a stationary state"}
         figure.suptitle(
             f"{data.attrs['n']} tokens, d = {data.attrs['d']}, β = {data.attrs['beta']:g}, "
-            f"{data.attrs['model'].upper()}: to one cluster at t = 10^{data.merge_log10_time.values[-1]:.1f}"
+            f"{data.attrs['model'].upper()}: to {end[data.attrs['status']]} "
+            rf"at $t = 10^{{{data.attrs['log10_t_end']:.1f}}}$"
         )
     return figure
 
 
 def summary(data: xr.Dataset) -> str:
     """Table of the last merges, energy after each beside the sum of squared weights."""
+    n, times = data.attrs["n"], data.merge_log10_time.values
     lines = [
-        f"{data.attrs['n']} tokens, d = {data.attrs['d']}, beta = {data.attrs['beta']:g}, "
+        f"{n} tokens, d = {data.attrs['d']}, beta = {data.attrs['beta']:g}, "
         f"{data.attrs['model']}: {data.attrs['status']} after {data.attrs['steps']} steps",
         "",
-        f"{'clusters':>8}  {'log10 t':>10}  {'energy after':>12}  {'sum of w^2':>10}",
+        "Merges, beside what the greedy rule predicts from the first plateau of half a decade on:",
+        f"{'clusters':>8}  {'log10 t':>10}  {'predicted':>10}  {'same pair':>9}  "
+        f"{'energy after':>12}  {'predicted':>10}",
     ]
-    times = data.merge_log10_time.values
+    first = len(times) - data.sizes["predicted"]
     for k in range(max(0, len(times) - 12), len(times)):
-        left = data.attrs["n"] - k - 1
-        energy, squares = data.energy_after.values[k + 1], data.squared_weights.values[k + 1]
-        lines.append(f"{left:>8}  {times[k]:>10.4f}  {energy:>12.6f}  {squares:>10.6f}")
+        line = f"{n - k - 1:>8}  {times[k]:>10.4f}"
+        energy = f"{data.energy_after.values[k + 1]:>12.6f}"
+        if k < first:
+            lines.append(f"{line}  {'':>10}  {'':>9}  {energy}")
+            continue
+        one = data.isel(predicted=k - first)
+        lines.append(
+            f"{line}  {float(one.predicted_log10_time):>10.4f}  {'yes' if one.same_pair else 'no':>9}  "
+            f"{energy}  {float(one.predicted_energy):>10.6f}"
+        )
     return "\n".join([*lines, "", "Times at which a merge leaves so many clusters."])
 
 
 def numbers(data: xr.Dataset) -> dict[str, Any]:
-    """Merge times and energies, as plain JSON values; None for merges at t = 0."""
+    """Merge times, energies and the prediction, as plain JSON values; None for merges at t = 0."""
     times = data.merge_log10_time.values
+    names = ("predicted_log10_time", "predicted_energy", "same_pair")
     return {
         "log10_times": [float(t) if np.isfinite(t) else None for t in times],
         "energy_after": data.energy_after.values.tolist(),
         "squared_weights": data.squared_weights.values.tolist(),
+        **{name: data[name].values.tolist() for name in names},
     }
 
 
@@ -167,6 +191,35 @@ def _squared_weights(tree: af.MergeTree) -> np.ndarray:
     return (tree.weights0**2).sum() + np.concatenate([[0.0], np.cumsum(gains)])
 
 
+def _greedy(tree: af.MergeTree) -> dict[str, np.ndarray]:
+    """Times and energies by the greedy rule from the first settled plateau, and whether pairs agree."""
+    settled = [p for p in tree.plateaus(SETTLED) if 1 < p.clusters < tree.n]
+    names = ("predicted_log10_time", "predicted_energy", "same_pair")
+    if not settled:
+        return dict(zip(names, (np.zeros(0), np.zeros(0), np.zeros(0, bool)), strict=True))
+    moment = tree.at(log10_t=settled[0].log10_middle)
+    clock = {"usa": "rescaled", "sa": "physical"}[tree.model]
+    greedy = af.theory.staircase.greedy_merges(
+        moment.x, beta=tree.beta, model=tree.model, weights=moment.weights, clock=clock
+    )
+    members = [set(np.flatnonzero(moment.labels == k)) for k in range(len(moment.x))]
+    for i, j in greedy.pairs:
+        members.append(members[i] | members[j])
+    made = [{k} for k in range(tree.n)]
+    for i, j in tree.pairs:
+        made.append(made[i] | made[j])
+    seen = made[tree.n + tree.n - len(moment.x) :]
+    promised = members[len(moment.x) :]
+    count = min(len(seen), len(promised))
+    times, start = (t / LOG10_2 for t in (greedy.log10_times, settled[0].log10_middle))
+    return {
+        "predicted_log10_time": np.logaddexp2(times[:count], start) * LOG10_2,
+        "predicted_energy": greedy.energies[1:][:count],
+        "same_pair": np.array([a == b for a, b in zip(seen, promised, strict=False)]),
+    }
+
+
 def _levels(data: xr.Dataset) -> np.ndarray:
-    """Levels of the last merges, those that differ enough to be seen."""
-    return data.squared_weights.values[-min(8, data.sizes["stretch"]) :]
+    """Levels before the first predicted merge, and after each."""
+    first = data.sizes["stretch"] - 1 - data.sizes["predicted"]
+    return np.concatenate([[data.squared_weights.values[first]], data.predicted_energy.values])
