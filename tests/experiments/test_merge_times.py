@@ -93,7 +93,7 @@ def test_a_resumed_run_ends_with_the_same_bits(small):
     memory = Memory()
     with pytest.raises(KeyboardInterrupt):
         merge_times.run(SMALL, checkpoint=memory)
-    assert memory.kept[0] == 3
+    assert memory.saves == 3
     assert merge_times.run(SMALL, checkpoint=memory).identical(small)
 
 

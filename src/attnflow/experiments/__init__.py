@@ -9,6 +9,7 @@ EXPERIMENTS = {
     "simulate": "Tokens under any flow, from any start, beside what theory predicts for them.",
     "staircase": "Energy over exponentially long time, as tokens merge into one cluster.",
     "merge-times": "Log time to merge over beta, for many starts, beside the gaps clusters cross.",
+    "modes": "Number of clusters that appear first, beside hills of the density and linear modes.",
     "phase-diagram": "Share of merged pairs over time and beta, with the equiangular curve on it.",
 }
 """Name and one line of every experiment; the module has the name with `_` for `-`."""

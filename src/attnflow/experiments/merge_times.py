@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 import attnflow as af
+from attnflow.experiments.intervals import half_interval
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 MODELS = ("sa", "usa")
 CLOCKS = {"sa": "physical", "usa": "rescaled"}
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
             "gap": (lines, found["gap"], {"long_name": "1 - cos g, largest so far"}),
             "slope": (lines, slopes, {"long_name": "slope of log(beta T) over beta"}),
             "ratio": ("model", ratios.mean(axis=1), {"long_name": "slope / gap, last merge"}),
-            "ratio_error": ("model", _half_interval(ratios)),
+            "ratio_error": ("model", half_interval(ratios)),
         },
         {"model": list(MODELS), "beta": betas},
         attrs={
@@ -195,15 +195,6 @@ def _attention(model: str, beta: float) -> af.Attention | af.UnnormalizedAttenti
     if model == "sa":
         return af.Attention(beta)
     return af.UnnormalizedAttention(beta, clock="rescaled")
-
-
-def _half_interval(values: np.ndarray) -> np.ndarray:
-    """Half the confidence interval of the mean over the last axis, by Student's distribution."""
-    from scipy.stats import t
-
-    count = values.shape[-1]
-    quantile = float(t.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return quantile * values.std(axis=-1, ddof=1) / np.sqrt(count)
 
 
 def _look(model: str) -> tuple[str, str]:
