@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from attnflow.attention import Attention, UnnormalizedAttention
-from attnflow.coalescence.contact import CONTACT
 from attnflow.coalescence.field import pull
 from attnflow.coalescence.run import Snapshot, Story, evolve, scaled_energy
 from attnflow.coalescence.tree import LN10, MAX_STEPS, History, MergeTree
@@ -29,6 +28,7 @@ def coalesce(
     t_max: float = np.inf,
     merge_tol: float = 1e-8,
     rtol: float = 1e-9,
+    contact: float = 1e-8,
     perturb: float = 0.0,
     seed: int = 0,
 ) -> MergeTree:
@@ -39,8 +39,8 @@ def coalesce(
     (Prince-Dormand 8(7)) are in distance travelled, $dt = ds/|v|$, and time is kept as a logarithm:
     the number of steps does not depend on how long a metastable state lasts.
 
-    Clusters meet when two of their tokens come within 1e-8 (chord), whatever `merge_tol`; above
-    that, the meeting at `merge_tol` is continued to 1e-8 by the exponential law of close pairs.
+    Clusters meet when two of their tokens come within `contact` (chord), whatever `merge_tol`; if
+    that is more, the meeting at `merge_tol` is continued by the exponential law of close pairs.
     Tokens of one cluster are carried apart until they are within `merge_tol`/256, so that meetings
     shortly after are not blurred, and then become one of their joint weight at the weighted mean
     direction: an error O(merge_tol^2). Measured for n = 60, d = 3, beta = 60: the last position moves
@@ -60,6 +60,8 @@ def coalesce(
         merge_tol: Chord distance within which tokens are of one cluster, in [1e-9, 0.01]. From 1e-3
             on, and for d > 16, velocities are summed by matrix multiplication, to 1e-10 of their size.
         rtol: Relative error allowed in each step, of distances between neighbours and of time, in [1e-12, 1e-3].
+        contact: Chord distance at which clusters count as met: what a merge time is the time of, in
+            [1e-9, 0.1].
         perturb: Size of a tangent Gaussian kick given to every token when the state is stationary
             within rounding though not one cluster (antipodal tokens, regular polygons); 0 ends the
             run there with `status` "stationary".
@@ -89,6 +91,7 @@ def coalesce(
     check_between(w, "weights", low=0.0, open_low=True, remedy="Remove tokens of weight zero.")
     check_between(merge_tol, "merge_tol", 1e-9, 1e-2)
     check_between(rtol, "rtol", 1e-12, 1e-3)
+    check_between(contact, "contact", 1e-9, 0.1)
     check_between(t_max, "t_max", low=0.0, open_low=True)
     check_between(perturb, "perturb", 0.0, 0.1)
     check_count(seed, "seed", low=0)
@@ -102,7 +105,8 @@ def coalesce(
         "beta": beta,
         "softmax": softmax,
         "rtol": rtol,
-        "contact": max(merge_tol, CONTACT),
+        "contact": contact,
+        "join_at": max(merge_tol, contact),
         "merge_at": merge_tol / SHARPNESS,
         "log_t_max": float(np.log(t_max)) - log_unit,
         "keep": KEEP,

@@ -68,7 +68,7 @@ def advance(tokens: Tokens, rules: Rules, *, products: bool = False) -> Run:
 
 def _turn(run: Run, rules: Rules, *, products: bool) -> Run:
     """Clusters that met join; tokens that are nearly one merge; else a step."""
-    met = run.outside[0].min() <= rules.contact
+    met = run.outside[0].min() <= rules.join_at
     one = run.inside[0].min() <= rules.merge_at
     act = jnp.where(met, 0, jnp.where(one, 1, 2))
     acts = [partial(f, rules=rules, products=products) for f in (join, merge, _step)]

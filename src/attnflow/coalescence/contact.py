@@ -10,9 +10,6 @@ from attnflow.coalescence.field import neighbours
 from attnflow.coalescence.state import Moment, Rules, Run, Tokens
 from attnflow.sphere import normalize
 
-CONTACT = 1e-8
-"""Chord distance of the nearest tokens of two clusters that have met."""
-
 
 def clusters_left(tokens: Tokens) -> Int[Array, ""]:
     """Number of groups."""
@@ -31,14 +28,14 @@ def join(run: Run, rules: Rules, *, products: bool) -> Run:
     ]
     back = other[leads[other]]  # where the nearest group has its own nearest
     mutual = (leads == slots) & (tokens.group[back] == tokens.group)
-    joins = mutual & (near <= rules.contact) & (tokens.group < tokens.group[other])
+    joins = mutual & (near <= rules.join_at) & (tokens.group < tokens.group[other])
 
     became = slots.at[jnp.where(joins, tokens.group[other], n)].set(tokens.group, mode="drop")
     group = became[tokens.group]
     mass, place = _clusters(tokens._replace(group=group))
     at = jnp.where(joins, records.merges + jnp.cumsum(joins) - 1, n)
     put = lambda array, values: array.at[at].set(values, mode="drop")
-    times = contact_times(run.then, run.now, jnp.stack([slots, other]), rules.contact)
+    times = contact_times(run.then, run.now, jnp.stack([slots, other]), rules)
     records = records._replace(
         merges=records.merges + joins.sum(),
         slots=put(records.slots, jnp.stack([slots, other], axis=1)),
@@ -50,7 +47,7 @@ def join(run: Run, rules: Rules, *, products: bool) -> Run:
     tokens = tokens._replace(group=group)
     outside = neighbours(tokens.x, tokens.log_w, group, products=products)
     left = clusters_left(tokens)
-    leave = (left <= rules.keep) & ~(outside[0].min() <= rules.contact)
+    leave = (left <= rules.keep) & ~(outside[0].min() <= rules.join_at)
     return run._replace(tokens=tokens, outside=outside, records=records, leave=leave)
 
 
@@ -65,12 +62,12 @@ def _clusters(tokens: Tokens):
 
 
 def contact_times(
-    then: Moment, now: Moment, pair: Int[Array, "2 n"], distance: Float[Array, ""]
+    then: Moment, now: Moment, pair: Int[Array, "2 n"], rules: Rules
 ) -> Float[Array, " n"]:
-    r"""Logarithms of the times at which pairs were `CONTACT` apart, in or after the last step.
+    r"""Logarithms of the times at which pairs were in contact, in or after the last step.
 
     Time is a cubic of the logarithm of the distance, by values and slopes at the ends of the step;
-    from `distance` on, if that is more, the pair follows $\dot\delta = -\lambda\delta$.
+    from `join_at` on, if contact is closer, the pair follows $\dot\delta = -\lambda\delta$.
     """
     unit = now.log_t
     ends = []
@@ -84,10 +81,10 @@ def contact_times(
         u = jnp.broadcast_to(jnp.exp(moment.log_t - unit), slope.shape)
         ends.append((known, 0.5 * jnp.log(jnp.where(square > 0, square, 1.0)), u, slope))
     (known_then, *start), (known_now, *end) = ends
-    wanted = jnp.log(distance)
+    wanted = jnp.log(rules.join_at)
     inside = known_then & known_now & (start[0] > wanted) & (wanted >= end[0])
     u = jnp.where(inside, _cubic(start, end, wanted), 1.0)
-    u = u + jnp.where(known_now, -end[2], 0.0) * jnp.log(distance / CONTACT)
+    u = u + jnp.where(known_now, -end[2], 0.0) * jnp.log(rules.join_at / rules.contact)
     u = jnp.where(known_now, u, 1.0)
     return jnp.where(u > 0, unit + jnp.log(jnp.where(u > 0, u, 1.0)), -jnp.inf)
 

@@ -18,6 +18,7 @@ class Rules(NamedTuple):
     softmax: Array
     rtol: Float[Array, ""]
     contact: Float[Array, ""]
+    join_at: Float[Array, ""]
     merge_at: Float[Array, ""]
     log_t_max: Float[Array, ""]
     keep: Array

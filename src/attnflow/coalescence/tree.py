@@ -51,7 +51,7 @@ class Plateau(NamedTuple):
 class MergeTree:
     """What a coalescing run saw. Times are dimensionless and may pass 1e308: take their logarithms.
 
-    A merge time is when tokens of the two came within a chord of 1e-8, whatever `merge_tol`. Cluster ids are
+    A merge time is when tokens of the two came within `contact`, whatever `merge_tol`. Cluster ids are
     SciPy's: 0..n-1 are the tokens, n + k is what merge k made. m = n - 1 if all became one.
     """
 
