@@ -30,7 +30,9 @@ if TYPE_CHECKING:
         SinkhornAttention,
         UnnormalizedAttention,
     )
+    from attnflow.cluster import AttentionClustering
     from attnflow.coalescence import MergeTree, coalesce
+    from attnflow.events import stationary, within_cap
     from attnflow.flows import (
         FLOWS,
         FisherRaoFlow,
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
         sinkhorn,
         usa,
     )
-    from attnflow.integrate import LayerMap, Trajectory, log_times, solve, stationary, within_cap
+    from attnflow.integrate import LayerMap, Trajectory, log_times, solve
     from attnflow.norms import NORMS
 
 __version__ = "0.1.0.dev0"
@@ -63,7 +65,9 @@ _HOMES = {
     ),
     "norms": ("NORMS",),
     "coalescence": ("MergeTree", "coalesce"),
-    "integrate": ("LayerMap", "Trajectory", "log_times", "solve", "stationary", "within_cap"),
+    "events": ("stationary", "within_cap"),
+    "integrate": ("LayerMap", "Trajectory", "log_times", "solve"),
+    "cluster": ("AttentionClustering",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -24,6 +24,7 @@ from attnflow.errors import (
     check_weights,
     concrete,
 )
+from attnflow.events import Bracket, cap_margin, speed_margin
 from attnflow.flows import FisherRaoFlow, Flow, WeightedTokens
 from attnflow.sphere import normalize, span
 
@@ -103,36 +104,6 @@ class LayerMap(dfx.AbstractSolver):
         return terms.vf(t0, y0, args)
 
 
-class _Bracket(optx.Bisection):
-    """Illinois false position, every fourth point the middle: about ten evaluations to rounding.
-
-    The last two fields of its state are the values at the ends. It stops when the time of an event
-    is known to rounding, whatever the event's scale.
-    """
-
-    def init(self, fn, y, args, options, f_struct, aux_struct, tags):
-        state = super().init(fn, y, args, options, f_struct, aux_struct, tags)
-        values = [fn(end, args)[0] for end in (state.lower, state.upper)]
-        return state, jnp.zeros((), int), *values
-
-    def step(self, fn, y, args, options, state, tags):
-        bracket, count, low, high = state
-        _, new, aux = super().step(fn, y, args, options, bracket, tags)
-        value, rose = new.error, new.lower == y
-        # The end that stays counts half, so that it is passed sooner.
-        low, high = jnp.where(rose, value, low / 2), jnp.where(rose, high / 2, value)
-        width = new.upper - new.lower
-        share = jnp.where(count % 4 == 3, 0.5, low / jnp.where(low == high, 1.0, low - high))
-        y = new.lower + width * jnp.where((share > 0) & (share < 1), share, 0.5)
-        least = jnp.minimum(2 * jnp.finfo(y.dtype).eps * jnp.abs(y), width / 2)
-        y = jnp.clip(y, new.lower + least, new.upper - least)
-        return y, (new, count + 1, low, high), aux
-
-    def terminate(self, fn, y, args, options, state, tags):
-        width = jnp.abs(state[0].upper - state[0].lower)
-        return width <= 4 * jnp.finfo(y.dtype).eps * jnp.abs(y), optx.RESULTS.successful
-
-
 def log_times(t_max: float, count: int, *, t_min: float = 1e-2) -> Float[Array, " count"]:
     """Save times 0, t_min, ..., t_max, evenly spaced in log t from t_min on."""
     check_count(count, "count", low=3)
@@ -140,28 +111,6 @@ def log_times(t_max: float, count: int, *, t_min: float = 1e-2) -> Float[Array, 
     check_between(t_max, "t_max", low=t_min, open_low=True)
     check_finite(t_max, "t_max")
     return jnp.concatenate([jnp.zeros(1), jnp.geomspace(t_min, t_max, count - 1)])
-
-
-def within_cap(cosine: float) -> eqx.Partial:
-    """Event: every token within a cap, <x_i, m/|m|> >= cosine, around the mean token m."""
-    check_between(cosine, "cosine", -1.0, 1.0, open_low=True, open_high=True)
-    return eqx.Partial(_cap_margin, jnp.asarray(cosine))
-
-
-def stationary(speed: float) -> eqx.Partial:
-    """Event: no token moves faster than `speed`, in radians per unit of time."""
-    check_finite(speed, "speed")
-    check_between(speed, "speed", low=0.0, open_low=True)
-    return eqx.Partial(_speed_margin, jnp.asarray(speed))
-
-
-def _cap_margin(cosine, t, x, velocity):
-    directions = normalize(x)
-    return cosine - (directions @ normalize(directions.mean(axis=0))).min()
-
-
-def _speed_margin(speed, t, x, velocity):
-    return jnp.linalg.norm(velocity, axis=-1).max() - speed
 
 
 def solve(
@@ -299,7 +248,7 @@ def _solve(
 
     def happens(t, y, args, **_):
         x, velocity = state_tokens(y), state_tokens(flow(t, y, args))
-        if getattr(until, "func", None) not in (_cap_margin, _speed_margin):
+        if getattr(until, "func", None) not in (cap_margin, speed_margin):
             x, velocity = lift(x), lift(velocity)
         return jnp.asarray(until(t, x, velocity), float)  # diffrax wants the default dtype
 
@@ -313,7 +262,7 @@ def _solve(
             dfx.SubSaveAt(t1=True, fn=lambda t, state, args: lifted(state)),
         ]),
         stepsize_controller=controller, adjoint=adjoint, max_steps=max_steps, throw=throw,
-        event=None if until is None else dfx.Event(happens, _Bracket(0.0, 0.0)),
+        event=None if until is None else dfx.Event(happens, Bracket()),
         progress_meter=dfx.TqdmProgressMeter() if progress else dfx.NoProgressMeter(),
     )  # fmt: skip
     times, ys = cast(Any, (solution.ts, solution.ys))

@@ -211,7 +211,7 @@ def _greedy(tree: af.MergeTree) -> dict[str, np.ndarray]:
     seen = made[tree.n + tree.n - len(moment.x) :]
     promised = members[len(moment.x) :]
     count = min(len(seen), len(promised))
-    times, start = (t / LOG10_2 for t in (greedy.log10_times, settled[0].log10_middle))
+    times, start = greedy.log10_times / LOG10_2, settled[0].log10_middle / LOG10_2
     return {
         "predicted_log10_time": np.logaddexp2(times[:count], start) * LOG10_2,
         "predicted_energy": greedy.energies[1:][:count],
