@@ -6,6 +6,16 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _programs():
+    """Compiled programs go with the module that ran them.
+
+    Each holds some memory maps, of which Linux grants a process 65 530: beyond that XLA segfaults.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def key():
     return jr.key(0)

@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "staircase": "Energy over exponentially long time, as tokens merge into one cluster.",
     "merge-times": "Log time to merge over beta, for many starts, beside the gaps clusters cross.",
     "modes": "Number of clusters that appear first, beside hills of the density and linear modes.",
+    "compare-clusterings": "AttentionClustering beside KMeans, Ward, HDBSCAN and MeanShift on labelled data.",
     "phase-diagram": "Share of merged pairs over time and beta, with the equiangular curve on it.",
 }
 """Name and one line of every experiment; the module has the name with `_` for `-`."""
