@@ -2,8 +2,11 @@ import jax
 import jax.random as jr
 import jaxtyping
 import pytest
+from hypothesis import settings
 
 jax.config.update("jax_enable_x64", True)
+settings.register_profile("same", derandomize=True)  # the same examples in every run
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True, scope="module")

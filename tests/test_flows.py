@@ -15,7 +15,8 @@ from attnflow.observables import energy
 N, D = 7, 3
 WEIGHTS = jnp.arange(1.0, N + 1) / jnp.arange(1.0, N + 1).sum()
 seeds = st.integers(0, 2**31 - 1)
-betas = st.floats(-2, 8)
+betas = st.floats(-2, 8).filter(lambda beta: beta == 0 or abs(beta) > 1e-290)
+"""Nearer to 0 than 1e-290, beta times a coordinate is subnormal: the energy's derivative loses digits."""
 every_flow = pytest.mark.parametrize("name", af.FLOWS)
 
 
@@ -176,7 +177,7 @@ def test_smallest_cosine_grows_at_least_as_fast_as_the_bound(seed, beta):
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=seeds, beta=st.floats(-2, 8))
+@given(seed=seeds, beta=betas)
 def test_usa_is_gradient_ascent_of_the_energy(seed, beta):
     x, _, scale = draw(seed, beta)
     gradient = af.sphere.project(x, jax.grad(energy)(x, beta))
