@@ -9,6 +9,7 @@ BENCHMARKS = {
     "dense": "benchmarks.dense",
     "phase_diagram": "benchmarks.phase_diagram",
     "coalescence": "benchmarks.coalescence",
+    "clustering": "benchmarks.clustering",
 }
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

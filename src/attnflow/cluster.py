@@ -250,7 +250,7 @@ def merge_tree(
 ) -> tuple[MergeTree, Float[np.ndarray, "m 4"], Float[np.ndarray, "k d"]]:
     r"""Merge tree, linkage of all tokens, and where they merged: the one place that simulates.
 
-    Coarser than `coalesce` by default, which changes heights, in log10(1 + t), by about 1e-3: steps
+    Coarser than `coalesce` by default, which changes heights, in log10(1 + t), by some 1e-3: steps
     err by 1e-4, and tokens count as met 3 % of a kernel width $1/\sqrt\beta$ apart.
 
     Args:

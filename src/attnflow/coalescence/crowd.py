@@ -60,7 +60,7 @@ def condense(
 
     Third-order steps err by 2 % of the kernel width $1/\sqrt\beta$; tokens within 3 % of it become one
     at the time of the step. For tokens that condense into clusters, log10 of later merge times
-    changes by less than 0.001 (measured, n = 300). Ends before if nothing merges for 300 times the
+    changes by some thousandths: at most 0.005 in 7 runs, n = 90 to 300, beta from 25 to 40. Ends before if nothing merges for 300 times the
     time reached: metastable states are for `coalesce`. O(n^2 d) a step, O(n block) memory, in the precision of `x`.
 
     Args:
