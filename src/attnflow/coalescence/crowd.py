@@ -60,8 +60,9 @@ def condense(
 
     Third-order steps err by 2 % of the kernel width $1/\sqrt\beta$; tokens within 3 % of it become one
     at the time of the step. For tokens that condense into clusters, log10 of later merge times
-    changes by some thousandths: at most 0.005 in 7 runs, n = 90 to 300, beta from 25 to 40. Ends before if nothing merges for 300 times the
-    time reached: metastable states are for `coalesce`. O(n^2 d) a step, O(n block) memory, in the precision of `x`.
+    changes by some thousandths: at most 0.005 in 7 runs, n = 90 to 300, beta from 25 to 40. Ends
+    before if nothing merges for 300 times the time reached: metastable states are for `coalesce`.
+    O(n^2 d) a step, O(n block) memory, in the precision of `x`.
 
     Args:
         x: Unit tokens, float32 or float64, shape (n, d).
