@@ -140,7 +140,7 @@ def _child(root: Path, *words: str) -> subprocess.Popen:
 
 
 def test_killed_runs_leave_no_half_result_and_resume_to_the_same_bits(tmp_path):
-    """Kills at random moments; ATTNFLOW_KILLS=100 makes it the long campaign."""
+    """One kill at the first checkpoint, then at random moments; ATTNFLOW_KILLS=100 makes it the long campaign."""
     rng, kills = random.Random(0), int(os.environ.get("ATTNFLOW_KILLS", "2"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for root in (whole, broken):
@@ -151,11 +151,15 @@ def test_killed_runs_leave_no_half_result_and_resume_to_the_same_bits(tmp_path):
     (run,) = store.list_runs(whole)
     expected = store.load(run.folder)
     resumed = 0
+    kept = lambda: bool(list(broken.glob(".partial/*/*.npz")))
     while kills > 0 or not store.list_runs(broken):
-        resumed += bool(list(broken.glob(".partial/*/*.npz")))
+        resumed += kept()
         child = _child(broken, "--resume")
         if kills > 0:
-            time.sleep(rng.uniform(0.3, 1.0) * duration)
+            while resumed == 0 and not kept() and child.poll() is None:
+                time.sleep(0.01)
+            if resumed > 0:
+                time.sleep(rng.uniform(0.3, 1.0) * duration)
             child.send_signal(signal.SIGKILL)
             kills -= child.wait() == -signal.SIGKILL
         else:

@@ -3,8 +3,10 @@
 import jax.random as jr
 import numpy as np
 import pytest
+from scipy.cluster.hierarchy import linkage
 
 import attnflow as af
+from attnflow.coalescence import crowd as crowd_module
 from attnflow.coalescence.crowd import condense, merge_distance
 
 N, D, BETA, LEFT = 90, 5, 25.0, 12
@@ -86,3 +88,15 @@ def test_a_state_that_lasts_is_left_to_coalesce():
     crowd = condense(x, 20.0, left=2)
     assert len(crowd.x) == 6
     assert len(crowd.pairs) == 0
+
+
+@pytest.mark.parametrize("pairs", [128, 1000, 2**22])
+def test_close_pairs_are_the_single_linkage_in_any_blocks(monkeypatch, pairs):
+    """A minimum spanning forest has the distances of single linkage; the padding counts for nothing."""
+    x = af.sphere.uniform(jr.key(1), 64, 3)
+    monkeypatch.setattr(crowd_module, "PAIRS", pairs)
+    i, j, distance = crowd_module._close_pairs(x, 50, 0.3)
+    kept = np.asarray(x)[:50]
+    heights = linkage(kept, "single")[:, 2]
+    np.testing.assert_allclose(distance, heights[heights <= 0.3], rtol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(kept[i] - kept[j], axis=1), distance, rtol=1e-12)

@@ -23,12 +23,16 @@ WIDTH = 0.03
 """Distance at which tokens merge, in kernel widths."""
 STALLED = 300.0
 """Time without a merge, in units of the time reached, after which `condense` gives up."""
-PAIRS = 2**24
+PAIRS = 2**22
 SLOTS = 256
 
 # Bogacki and Shampine (1989): third order, and the embedded second.
 THIRD = (2 / 9, 1 / 3, 4 / 9)
 ERROR = (2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8)
+
+
+Edges = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Ends i and j, and lengths."""
 
 
 class Crowd(NamedTuple):
@@ -88,13 +92,13 @@ def condense(
                 state, velocity, t = new, new_velocity, t + h
             h *= factor if math.isfinite(size) else 0.2
             if size <= 1:
-                near = _close_pairs(state, tokens, merge_tol)
-                if len(near[0]) or t > STALLED * max(last, 1.0):
+                forest = _close_pairs(state, tokens, merge_tol)
+                if len(forest[0]) or t > STALLED * max(last, 1.0):
                     break
         x = np.asarray(state)[:tokens]
-        if len(near[0]):
+        if len(forest[0]):
             last = t
-            merges = _merge(x, w, ids, near, n + len(pairs))
+            merges = _merge(x, w, ids, forest, n + len(pairs))
             x, w, ids = merges[:3]
             pairs.extend(merges[3])
             places.extend(merges[4])
@@ -149,21 +153,40 @@ def _step(x, velocity, w, beta, h) -> tuple[Array, Array, Array]:
     return new, fourth, jnp.linalg.norm(error, axis=1).max()
 
 
-def _close_pairs(x, tokens: int, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All pairs i < j of the first tokens within a distance, and that distance."""
-    rows = max(1, PAIRS // len(x))
-    found = []
+def _close_pairs(x, tokens: int, radius: float) -> Edges:
+    """Shortest edges i < j, none longer than a radius, that link all of the first tokens so near: a forest.
+
+    Rows go in blocks, and of every block only the forest stays: O(n) edges are held.
+    """
+    rows, y = max(1, PAIRS // len(x)), np.asarray(x[:tokens], float)
+    forest = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
     for start in range(0, tokens, rows):
         close = _close(x, x[start : start + rows], 1 - radius**2 / 2 - 1e-6)
-        i, j = np.nonzero(np.asarray(close))
+        i, j = np.nonzero(np.asarray(close)[: tokens - start, :tokens])
         i += start
-        keep = (i < j) & (j < tokens) & (i < tokens)
-        found.append((i[keep], j[keep]))
-    i, j = (np.concatenate(part) for part in zip(*found, strict=True))
-    y = np.asarray(x, float)
-    distance = np.linalg.norm(y[i] - y[j], axis=1)
-    near = distance <= radius
-    return i[near], j[near], distance[near]
+        i, j = i[i < j], j[i < j]
+        distance = _distances(y, i, j)
+        near = distance <= radius
+        if near.any():
+            edges = zip(forest, (i[near], j[near], distance[near]), strict=True)
+            forest = _forest(tokens, *(np.concatenate(part) for part in edges))
+    return forest
+
+
+def _distances(y, i, j):
+    """Distances of pairs, a block at a time."""
+    step = max(1, PAIRS // y.shape[1])
+    parts = [slice(k, k + step) for k in range(0, len(i), step)]
+    found = [np.linalg.norm(y[i[part]] - y[j[part]], axis=1) for part in parts]
+    return np.concatenate([np.zeros(0), *found])
+
+
+def _forest(n: int, i, j, distance) -> Edges:
+    """Minimum spanning forest of weighted edges, shortest first."""
+    weights = np.maximum(distance, 1e-300)  # to SciPy a weight of 0 is no edge
+    tree = minimum_spanning_tree(coo_array((weights, (i, j)), shape=(n, n)).tocsr()).tocoo()
+    order = np.argsort(tree.data, kind="stable")
+    return tree.row[order], tree.col[order], tree.data[order]
 
 
 @jax.jit
@@ -171,13 +194,9 @@ def _close(x, part, cosine):
     return part @ x.T >= cosine
 
 
-def _merge(x, w, ids, near, next_id: int):
+def _merge(x, w, ids, forest: Edges, next_id: int):
     """Tokens linked by close pairs become one, nearest first; the new tokens, and the merges."""
-    i, j, distance = near
     n = len(x)
-    graph = coo_array((np.maximum(distance, 1e-300), (i, j)), shape=(n, n)).tocsr()
-    tree = minimum_spanning_tree(graph).tocoo()
-    order = np.argsort(tree.data, kind="stable")
     y, mass, owner = x.astype(float), w.copy(), np.arange(n)
     names, pairs, places = ids.copy(), [], []
 
@@ -186,7 +205,7 @@ def _merge(x, w, ids, near, next_id: int):
             owner[k] = k = owner[owner[k]]
         return k
 
-    for a, b in zip(tree.row[order], tree.col[order], strict=True):
+    for a, b in zip(*forest[:2], strict=True):
         a, b = root(a), root(b)
         total = mass[a] + mass[b]
         middle = (mass[a] * y[a] + mass[b] * y[b]) / total
