@@ -60,7 +60,7 @@ def test_the_names_of_the_design_exist():
     contract = {
         "sphere": ["uniform", "equiangular", "normalize", "project"],
         "observables": ["energy", "mean_cosine", "order_parameter", "effective_rank"],
-        "norms": ["post_ln", "pre_ln"],
+        "norms": ["post_ln", "pre_ln", "peri_ln", "sqrt_scaling", "ln_scaling", "ngpt"],
     }
     for module, names in contract.items():
         assert all(callable(getattr(getattr(attnflow, module), name)) for name in names)

@@ -45,7 +45,7 @@ def test_a_short_layer_is_an_euler_step_of_the_flow(name, tokens):
     """The layer map and the flow share their first-order term; central differences err by eta^2."""
     _, x, a = tokens
     norm, eta = af.NORMS[name], 1e-5
-    slope = (norm.layer(0.0, x, a, eta) - norm.layer(0.0, x, a, -eta)) / (2 * eta)
+    slope = (norm.step(0.0, x, a, eta) - norm.step(0.0, x, a, -eta)) / (2 * eta)
     np.testing.assert_allclose(slope, norm(0.0, x, a), atol=20 * (eta**2 + 1e-16 / eta))
 
 
@@ -90,3 +90,109 @@ def test_flags_of_flows():
         af.MultiHead([af.Attention(1.0, value=q), af.Attention(1.0, value=2 * q)])
     ).isotropic
     assert not af.Flow(lambda x: x).isotropic
+
+
+# ------------------------------------------------------------------------------------- THEORY 8: schemes
+
+SCHEMES = {
+    "post": (af.norms.post_ln, 1.0),
+    "pre": (af.norms.pre_ln, 1.7),
+    "peri": (af.norms.peri_ln, 1.7),
+    "ngpt": (af.norms.ngpt(lambda t: 0.8 / jnp.sqrt(1 + t)), 1.0),
+    "sqrt": (af.norms.sqrt_scaling, 1.0),
+    "ln-scaling": (af.norms.ln_scaling, 1.7),
+}
+"""Scheme and initial radius, as in the table of THEORY 8.2."""
+
+
+@pytest.mark.parametrize(
+    ("name", "cosine", "radius"),
+    [
+        ("post", 0.977715837, 1.0),
+        ("pre", 0.298535889, 4.487566175),
+        ("peri", 0.394410977, 5.509908826),
+        ("ngpt", 0.750754044, 1.0),
+        ("sqrt", 0.698000833, 1.0),
+        ("ln-scaling", 0.202248714, 3.445528075),
+    ],
+)
+def test_equiangular_tokens_at_t_4(name, cosine, radius):
+    """THEORY 8.2, printed to 9 digits; rtol 1e-12 leaves the rest."""
+    norm, start = SCHEMES[name]
+    x0 = start * af.sphere.equiangular(8, 0.05)
+    run = af.solve(af.sa(3.0, norm=norm), x0, jnp.array([0.0, 4.0]), rtol=1e-12, atol=1e-13)
+    x = np.asarray(run.x_end)
+    radii = np.linalg.norm(x, axis=1)
+    theta = x / radii[:, None]
+    np.testing.assert_allclose((theta @ theta.T)[~np.eye(8, dtype=bool)], cosine, atol=1e-9)
+    np.testing.assert_allclose(radii, radius, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("norm", "start", "cosine", "radius"),
+    [
+        (af.norms.post_ln, 1.0, 0.283433106795, 1.0),
+        (af.norms.pre_ln, 1.4, 0.262052717750, 1.581732916312),
+        (af.norms.peri_ln, 1.4, 0.289015626118, 1.675922644342),
+        (af.norms.ngpt(0.7), 1.0, 0.306558432759, 1.0),
+        (af.norms.sqrt_scaling, 1.0, 0.283433106795, 1.0),
+        (af.norms.ln_scaling, 1.4, 0.262052717750, 1.581732916312),
+    ],
+)
+def test_one_layer_of_equiangular_tokens(norm, start, cosine, radius):
+    """THEORY 8.4, printed to 12 digits; the scaled schemes start as Post- and Pre-LN do."""
+    x = af.sa(2.0, norm=norm).layer(0.0, start * af.sphere.equiangular(6, 0.2), 0.3)
+    radii = np.linalg.norm(x, axis=1)
+    theta = np.asarray(x) / radii[:, None]
+    np.testing.assert_allclose((theta @ theta.T)[~np.eye(6, dtype=bool)], cosine, atol=1e-12)
+    np.testing.assert_allclose(radii, radius, atol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0.0, 3.0])
+def test_depth_scaling_divides_velocity_and_layer_by_the_root_of_depth(tokens, t):
+    _, x, a = tokens
+    for scaled, plain in (
+        (af.norms.sqrt_scaling, af.norms.post_ln),
+        (af.norms.ln_scaling, af.norms.pre_ln),
+    ):
+        slower = a / np.sqrt(t + 1)
+        np.testing.assert_allclose(scaled(t, x, a), plain(t, x, slower), rtol=1e-13, atol=1e-15)
+        layer = plain.step(t, x, slower, 0.5)
+        np.testing.assert_allclose(scaled.step(t, x, a, 0.5), layer, rtol=1e-13)
+
+
+@pytest.mark.parametrize("norm", [af.norms.peri_ln, af.norms.ngpt(0.5)])
+def test_the_length_of_attention_is_lost_and_zero_moves_nothing(tokens, norm):
+    _, x, a = tokens
+    np.testing.assert_allclose(norm(0.0, x, 7 * a), norm(0.0, x, a), atol=1e-15)
+    seen = a.at[2].set(0.0)
+    assert (norm(0.0, x, seen)[2] == 0).all()
+    gradient = jax.grad(lambda seen: norm(0.0, x, seen).sum())(seen)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_ngpt_takes_a_number_a_batch_or_a_function_of_time(tokens):
+    _, x, a = tokens
+    speed = lambda alpha: af.norms.ngpt(alpha)(3.0, x, a)
+    np.testing.assert_allclose(speed(0.5), 0.5 * speed(1.0), rtol=1e-14)
+    np.testing.assert_allclose(speed(lambda t: 0.1 * t), speed(0.1 * 3.0), rtol=1e-14)
+    batch = jax.vmap(speed)(jnp.array([0.5, 2.0]))
+    np.testing.assert_allclose(batch[1], speed(2.0), rtol=1e-14)
+    assert speed(0.5).dtype == x.dtype
+    narrow = af.norms.ngpt(0.5)(3.0, x.astype(jnp.float32), a.astype(jnp.float32))
+    assert narrow.dtype == jnp.float32
+    for bad in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`alpha`"):
+            af.norms.ngpt(bad)
+
+
+@pytest.mark.parametrize("name", af.NORMS)
+def test_every_scheme_goes_with_every_attention(name):
+    """Fields stay finite, and those that keep radii are tangent."""
+    x = af.sphere.uniform(jr.key(1), 5, 3)
+    norm = af.NORMS[name]
+    for flow in (af.sa, af.usa, af.causal, af.sinkhorn):
+        v = flow(2.0, norm=norm)(0.5, x)
+        assert jnp.isfinite(v).all()
+        if norm.keeps_radius:
+            np.testing.assert_allclose(jnp.sum(v * x, axis=1), 0, atol=1e-14)

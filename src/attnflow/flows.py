@@ -47,7 +47,7 @@ class Flow(eqx.Module):
                 f"Argument `norm` must be a `Norm` to run as layers, but norm={self.norm!r}. "
                 "Pass `Norm(velocity, layer, keeps_radius=...)`."
             )
-        return self.norm.layer(t, x, self.attention(normalize(x)), eta)
+        return self.norm.step(t, x, self.attention(normalize(x)), eta)
 
     @property
     def keeps_radius(self) -> bool:
