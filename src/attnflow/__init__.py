@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         coalescence,
         experiments,
         kernels,
+        layers,
         mean_shift,
         norms,
         observables,
@@ -51,8 +52,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _MODULES = (
-    "analysis", "coalescence", "experiments", "kernels", "mean_shift", "norms", "observables", "plot",
-    "sphere", "store", "theory",
+    "analysis", "coalescence", "experiments", "kernels", "layers", "mean_shift", "norms",
+    "observables", "plot", "sphere", "store", "theory",
 )  # fmt: skip
 _HOMES = {
     "attention": (
