@@ -10,6 +10,7 @@ BENCHMARKS = {
     "phase_diagram": "benchmarks.phase_diagram",
     "coalescence": "benchmarks.coalescence",
     "clustering": "benchmarks.clustering",
+    "layers": "benchmarks.layers",
 }
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
