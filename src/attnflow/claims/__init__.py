@@ -8,6 +8,7 @@ from attnflow.claims import (
     gram,
     kuramoto,
     limits,
+    long_context,
     metastability,
     modes,
     phase,
@@ -16,12 +17,13 @@ from attnflow.claims import (
     staircase,
     stationary,
     symmetry,
+    uniform_keys,
 )
 from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
-    metastability, staircase, stability, modes,
+    metastability, staircase, stability, modes, long_context, uniform_keys,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 

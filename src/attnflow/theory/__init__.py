@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from attnflow.theory import (
         clustering,
         equiangular,
+        escape,
         gram,
         hemisphere,
         kuramoto,
+        long_context,
         metastability,
         modes,
         normalization,
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
         staircase,
         stationary,
         two_clusters,
+        uniform_keys,
     )
 
 __all__ = [
     "clustering",
     "equiangular",
+    "escape",
     "gram",
     "hemisphere",
     "kuramoto",
+    "long_context",
     "metastability",
     "modes",
     "normalization",
@@ -39,6 +44,7 @@ __all__ = [
     "staircase",
     "stationary",
     "two_clusters",
+    "uniform_keys",
 ]
 
 
