@@ -23,6 +23,7 @@ Source:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ from attnflow.layers.weights import WEIGHTS
 
 
 class Step(NamedTuple):
-    """Numbers of a placement: residual scale eta, rate alpha, last layer tau of `mix`."""
+    """Numbers of a placement: residual scale eta, rate alpha of `ngpt`, Post-LN layers tau of `mix`."""
 
     eta: Any
     alpha: Any
@@ -122,11 +123,7 @@ class Block(eqx.Module):
 
     def __check_init__(self):
         check_choice(self.placement, "placement", PLACEMENTS)
-        for value, name in ((self.eta, "eta"), (self.alpha, "alpha")):
-            check_shape(value, name, ())
-            check_finite(value, name)
-        check_between(self.alpha, "alpha", low=0.0)
-        _check_tau(self.tau, self.placement)
+        _check_numbers(self.placement, self.eta, self.alpha, self.tau)
         for name in ("attention", "mlp"):
             sublayer = getattr(self, name)
             if sublayer is not None:
@@ -203,25 +200,24 @@ def block(
     check_choice(placement, "placement", PLACEMENTS)
     if mlp is not None:
         check_choice(mlp, "mlp", ACTIVATIONS)
+    if beta is not None:
+        check_finite(beta, "beta")
     tau = tau if placement == "mix" else None
-    _check_tau(tau, placement)
+    _check_numbers(placement, eta, alpha, tau)
     draw_weights = _initializer(weights, "weights")
     draw_value = _initializer(value or weights, "value")
     draw_output = _initializer(output or weights, "output")
     draw_mlp = _initializer(mlp_weights or weights, "mlp_weights")
-
-    def norm():
-        if normalizer == "sphere":
-            return Normalizer("sphere")
-        bias = jnp.zeros(d, dtype) if normalizer == "layer-norm" else None
-        return Normalizer(normalizer, jnp.ones(d, dtype), bias, eps)
-
-    def sublayer(function):
-        if placement == "none":
-            return Sublayer(function)
-        return Sublayer(function, norm(), norm() if placement in OUTPUT_NORM else None)
-
+    gain = None if normalizer == "sphere" else jnp.ones(d, dtype)
+    bias = jnp.zeros(d, dtype) if normalizer == "layer-norm" else None
+    norm = Normalizer(normalizer, gain, bias, eps)
+    norms = (None if placement == "none" else norm, norm if placement in OUTPUT_NORM else None)
     keys = jr.split(key, 7)
+    feed_forward = None
+    if mlp is not None:
+        up, down = draw_mlp(keys[4], (hidden, d), dtype), draw_mlp(keys[5], (d, hidden), dtype)
+        gate = draw_mlp(keys[6], (hidden, d), dtype) if mlp == "swiglu" else None
+        feed_forward = Sublayer(MLP(up, down, gate, activation=mlp), *norms)
     attention = Heads(
         draw_weights(keys[0], (d, d), dtype),
         None if tied else draw_weights(keys[1], (d, d), dtype),
@@ -231,20 +227,8 @@ def block(
         beta=beta,
         mask=causal_mask if causal else None,
     )
-    feed_forward = mlp and MLP(
-        draw_mlp(keys[4], (hidden, d), dtype),
-        draw_mlp(keys[5], (d, hidden), dtype),
-        draw_mlp(keys[6], (hidden, d), dtype) if mlp == "swiglu" else None,
-        activation=mlp,
-    )
-    return Block(
-        sublayer(attention),
-        sublayer(feed_forward) if feed_forward else None,
-        placement=placement,
-        eta=eta,
-        alpha=alpha,
-        tau=tau,
-    )
+    numbers = {"eta": eta, "alpha": alpha, "tau": tau}
+    return Block(Sublayer(attention, *norms), feed_forward, placement=placement, **numbers)
 
 
 def _initializer(initializer: str | Callable, name: str) -> Callable:
@@ -255,18 +239,18 @@ def _initializer(initializer: str | Callable, name: str) -> Callable:
     return WEIGHTS[initializer]
 
 
-def _check_tau(tau, placement: str) -> None:
-    """Raise `ValueError` unless `mix` has its tau, and no other placement has one."""
-    if (tau is not None) != (placement == "mix"):
-        condition = (
-            "be given for placement 'mix'" if tau is None else "be None for other than 'mix'"
-        )
+def _check_numbers(placement: str, eta, alpha, tau) -> None:
+    """Raise `ValueError` unless the numbers are in their range, and `mix` alone has a tau."""
+    for value, name in ((eta, "eta"), (alpha, "alpha"), (tau, "tau")):
+        if value is not None:
+            check_shape(value, name, ())
+            check_finite(value, name)
+            check_between(value, name, low=0.0 if name != "eta" else -math.inf)
+    if (tau is None) == (placement == "mix"):
+        condition = "be given" if tau is None else "be None"
         raise ValueError(
-            f"Argument `tau` must {condition}, but tau={tau} and placement='{placement}'."
+            f"Argument `tau` must {condition} for placement '{placement}', but tau={tau}."
         )
-    if tau is not None:
-        check_shape(tau, "tau", ())
-        check_between(tau, "tau", low=0.0)
 
 
 def _check_norms(sublayer: Sublayer, name: str, placement: str) -> None:
