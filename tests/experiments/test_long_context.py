@@ -131,12 +131,17 @@ def test_a_resumed_run_ends_with_the_same_bits(small):
     assert long_context.run(SMALL, checkpoint=memory).identical(small)
 
 
+def test_every_number_says_what_it_is(small):
+    assert all(small[name].attrs["long_name"] for name in small.data_vars)
+    assert small.attrs["units"] == "dimensionless"
+
+
 def test_figure_table_and_numbers(small):
     figure = long_context.draw(small)
     assert isinstance(figure, matplotlib.figure.Figure)
     figure.draw_without_rendering()
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles[:2] == ["output cosine, $n$ = $2^{6}$", "output cosine, $n$ = $2^{20}$"]
+    assert titles[:2] == ["output cosine, $n$ = 64", "output cosine, $n$ = $2^{20}$"]
     text = long_context.summary(small)
     assert "critical gamma = 2" in text
     assert "0.800000" in text and "20  (15.39)" in text

@@ -321,15 +321,21 @@ def test_escape_broadcasts_and_gives_up():
 
 
 @pytest.mark.parametrize("log_n", [14, 22, 40, 60])
-def test_estimate_is_the_leading_order(log_n):
-    """Exceeded by log(L)/2 of the sum over its integral, and O(1): 3 layers and 8 (gamma log n)^-2 L."""
+@pytest.mark.parametrize("rho", [0.2, 0.5, 0.8])
+def test_estimate_is_the_leading_order(rho, log_n):
+    """Laplace's series of the summed drift: L h''/h / beta^2 at most is left, and 4 layers of the end.
+
+    h = 1/(rho (1 - rho)); log(L)/2 is the sum over its integral.
+    """
     n = 2.0**log_n
-    gamma = 2 + 10 / log_n  # n^(g - 1) = 2^5
-    count, estimate = (
-        escape.layers_to_escape(0.5, gamma, n=n), escape.escape_estimate(0.5, gamma, n=n)
-    )  # fmt: skip
-    extra = count - estimate - 0.5 * np.log(np.maximum(estimate, 1))
-    assert 0 < extra < 4
+    gamma = (1 + 8 / log_n) / (1 - rho)  # n^(g - 1) = 2^8
+    beta = float(lc.logit_scale(gamma, n))
+    count = float(escape.layers_to_escape(rho, gamma, n=n, rho_max=0.999))
+    estimate = float(escape.escape_estimate(rho, gamma, n=n))
+    first = -(1 - 2 * rho) / (rho * (1 - rho)) / beta
+    second = (2 / rho**3 + 2 / (1 - rho) ** 3) * rho * (1 - rho) / beta**2
+    left = count - estimate * (1 + first) - np.log(estimate) / 2
+    assert -second * estimate < left < second * estimate + 4
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def _nearest() -> Sides:
 
 
 def _nearest_gap(x: np.ndarray) -> float:
+    x = np.pad(x, [(0, 0), (0, 5 - x.shape[1])])
     y = np.asarray(af.HardmaxAttention()(array(x)))
     return float(((x - y) ** 2).sum(axis=1).mean() / 2)
 
@@ -78,7 +79,7 @@ def _nearest_gap(x: np.ndarray) -> float:
 def _near(rho: float, d: int, gamma: float) -> tuple[float, float, float]:
     """Mean cosine of outputs, mean self-weight and mean log-odds of it, of random tokens."""
     x = np.sqrt(1 - rho) * uniform(80 + d, TOKENS, d)
-    x = array(np.column_stack([np.full(TOKENS, np.sqrt(rho)), x]))
+    x = np.pad(np.column_stack([np.full(TOKENS, np.sqrt(rho)), x]), [(0, 0), (0, 122 - d)])
     beta = gamma * np.log(TOKENS)
     y, log_z = attend(x, beta)
     total = (y / np.linalg.norm(y, axis=1, keepdims=True)).sum(axis=0)

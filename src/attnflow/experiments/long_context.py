@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BRANCHES = ("attention", "block")
-LARGEST = 2**12
-"""Most tokens of a layer that is run on all of them, each with a dimension of its own."""
+LARGEST, LARGEST_DEEP, DEEPEST = 2**12, 2**11, 24
+"""Most tokens of one real layer, of many, and how many those are: each token has a dimension of its own."""
 TAU = 8.0
 
 
@@ -48,7 +48,7 @@ class Config:
     seeds: int = 4
     """Number of independent samples of random tokens."""
     escape_ns: tuple[int, ...] = (2**10, 2**16, 2**20)
-    """Numbers of tokens that pass many layers; real layers up to 2^12."""
+    """Numbers of tokens that pass many layers; up to 2^11 also the first 24 real layers."""
     escape_gammas: tuple[float, ...] = (2.5, 3.0)
     """Scales of the many layers."""
     rho_max: float = 0.99
@@ -263,9 +263,9 @@ def _one_layer(config: Config) -> dict[str, Any]:
             {"long_name": "limit at the critical gamma"},
         ),
         "window": (("curve_n", "tau"), window, name),
-        "window_limit": ("tau", theory.critical_window(tau, rho)),
+        "window_limit": ("tau", theory.critical_window(tau, rho), {"long_name": "limit at fixed tau"}),
         "layer_cosine": (dots, measured, {"long_name": "mean cosine of outputs of a real layer"}),
-        "layer_predicted": (dots, np.stack([exact(rho, _layer_gammas(config), sizes, e) for e in etas])),
+        "layer_predicted": (dots, np.stack([exact(rho, _layer_gammas(config), sizes, e) for e in etas]), name),
     }  # fmt: skip
 
 
@@ -275,13 +275,14 @@ def _escapes(config: Config) -> dict[str, Any]:
     gammas = np.array(config.escape_gammas)[:, None]
     courses = theory.cosines(config.rho, layers=config.layers, n=ns, gamma=gammas)
     counts = theory.layers_to_escape(config.rho, gammas, n=ns, rho_max=config.rho_max)
+    estimate = theory.escape_estimate(config.rho, gammas, n=ns)
     measured = np.full((*counts.shape, config.layers + 1), np.nan)
     for at in np.ndindex(counts.shape):
-        if ns[at[1]] > LARGEST // 2:
+        if ns[at[1]] > LARGEST_DEEP:
             continue
         x = np.asarray(af.sphere.equiangular(int(ns[at[1]]), config.rho))
         beta = float(config.escape_gammas[at[0]] * np.log(ns[at[1]]))
-        for layer in range(1 + int(min(counts[at], config.layers))):
+        for layer in range(1 + int(min(counts[at], config.layers, DEEPEST))):
             measured[*at, layer] = _mean_cosine(x)
             x = np.asarray(_layer()(x, beta)[0])
             x = x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -290,7 +291,7 @@ def _escapes(config: Config) -> dict[str, Any]:
         "escape": ((*axes, "layer"), np.moveaxis(courses, 0, -1), name),
         "escape_measured": ((*axes, "layer"), measured, name),
         "escape_layers": (axes, counts, {"long_name": "layers until the cosine is rho_max"}),
-        "escape_estimate": (axes, theory.escape_estimate(config.rho, gammas, n=ns)),
+        "escape_estimate": (axes, estimate, {"long_name": "layers to escape, leading order"}),
     }
 
 
@@ -343,15 +344,25 @@ def _random_tokens(config: Config, found: np.ndarray) -> dict[str, Any]:
     ):
         axes = ("density", "random_gamma")
         result[name] = (axes, found[k].mean(axis=-1), {"long_name": text})
-        result[f"{name}_error"] = (axes, half_interval(found[k]))
-        result[f"{name}_predicted"] = (axes, at[k])
-        result[f"{name}_curve"] = (("density", "gamma"), along[k])
+        half = {"long_name": f"half the 95 % interval of the {text}"}
+        result[f"{name}_error"] = (axes, half_interval(found[k]), half)
+        predicted = {"long_name": f"{text}, by integrals"}
+        result[f"{name}_predicted"] = (axes, at[k], predicted)
+        result[f"{name}_curve"] = (("density", "gamma"), along[k], predicted)
     theory, gammas = af.theory.long_context, _gammas(config)
     exact = theory.output_cosine(rho, n=n, beta=scales * log_n)
     threshold = af.theory.uniform_keys.random_energy_threshold(config.densities) / (1 - rho)
     return result | {
         "random_equiangular": ("random_gamma", exact, {"long_name": "C_n of equal cosines"}),
-        "equiangular_cosine": ("gamma", theory.output_cosine(rho, n=n, beta=gammas * log_n)),
-        "equiangular_weight": ("gamma", expit((1 - rho) * gammas * log_n - np.log(n - 1))),
+        "equiangular_cosine": (
+            "gamma",
+            theory.output_cosine(rho, n=n, beta=gammas * log_n),
+            {"long_name": "C_n of equal cosines"},
+        ),
+        "equiangular_weight": (
+            "gamma",
+            expit((1 - rho) * gammas * log_n - np.log(n - 1)),
+            {"long_name": "self-weight A_ii of equal cosines"},
+        ),
         "threshold": ("density", threshold, {"long_name": "random-energy threshold in gamma"}),
     }

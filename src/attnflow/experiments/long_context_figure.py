@@ -53,12 +53,12 @@ def tables(data: xr.Dataset) -> str:
         f"{a['equation']}; cosine rho = {rho:g}, critical gamma = {1 / (1 - rho):.4g}",
         "",
         "Output cosine of attention, exact:",
-        f"{'gamma':>8}" + "".join(f"{f'n = {n}':>14}" for n in a["ns"]) + f"{'limit':>10}",
+        f"{'gamma':>8}" + "".join(f"{f'n = {n}':>18}" for n in a["ns"]) + f"{'limit':>10}",
     ]
     for share in shown:
         gamma = share / (1 - rho)
         betas = theory.logit_scale(gamma, a["ns"])
-        cells = "".join(f"{c:>14.6f}" for c in theory.output_cosine(rho, n=a["ns"], beta=betas))
+        cells = "".join(f"{c:>18.6f}" for c in theory.output_cosine(rho, n=a["ns"], beta=betas))
         lines.append(f"{gamma:>8.4g}{cells}{float(theory.limit_cosine(rho, gamma)):>10.6f}")
     error = np.abs(data.layer_cosine - data.layer_predicted).max(["layer_n", "layer_gamma"])
     worst = ", ".join(f"{float(error.sel(branch=b)):.1e} ({b})" for b in BRANCHES)
@@ -104,9 +104,12 @@ def _escape_lines(data: xr.Dataset) -> list[str]:
 
 
 def _size(n: int) -> str:
-    """Number of tokens, as a power of two where it is one."""
-    power = round(math.log2(n))
-    return f"$2^{{{power}}}$" if 2**power == n else f"{n}"
+    """Number of tokens, as a power of two or of ten where it is one."""
+    for base in (2, 10):
+        power = round(math.log(n, base))
+        if base**power == n and n > 100:
+            return f"${base}^{{{power}}}$"
+    return f"{n}"
 
 
 def _shades(sizes: Any, among: Any) -> list[Any]:
@@ -139,7 +142,7 @@ def _draw_planes(axes: list[Any], data: xr.Dataset) -> None:
             label=r"$\gamma_c = 1/(1-\rho)$",
         )  # fmt: skip
         ax.set(
-            title=f"output cosine, $n$ = {_size(int(n))}",
+            title=("output cosine, " if len(axes) <= 3 else "") + f"$n$ = {_size(int(n))}",
             xlabel=r"scale $\gamma$",
             ylabel=r"cosine of inputs $\rho$",
             xlim=(0, data.gamma.values[-1]),
@@ -254,7 +257,7 @@ def _draw_escape(ax: Any, data: xr.Dataset) -> None:
 
     from attnflow import plot
 
-    sizes = data.escape_n.values
+    sizes, last = data.escape_n.values, int(data.layer.values[-1])
     colors = dict(zip(sizes, _shades(sizes, _sizes(data)), strict=True))
     handles = [Line2D([], [], color=c, label=f"$n$ = {_size(int(n))}") for n, c in colors.items()]
     for k, gamma in enumerate(data.escape_gamma.values):
@@ -267,11 +270,10 @@ def _draw_escape(ax: Any, data: xr.Dataset) -> None:
                 data.layer, one.escape_measured, "o", color=color, markersize=5,
                 markeredgecolor="white", markeredgewidth=0.6,
             )  # fmt: skip
-            if float(one.escape_estimate) >= 1:
+            if 1 <= float(one.escape_estimate) <= last:
                 ax.plot(one.escape_estimate, data.attrs["rho_max"], "v", color=color, clip_on=False)
     handles.append(Line2D([], [], color=plot.INK, marker="v", ls="", label="estimate"))
     ax.set_xscale("symlog", linthresh=1, linscale=0.4)
-    last = int(data.layer.values[-1])
     ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if tick <= last]
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
     ax.set_xticks([], minor=True)
@@ -282,4 +284,4 @@ def _draw_escape(ax: Any, data: xr.Dataset) -> None:
         xlim=(0, last),
         ylim=(data.attrs["rho"] - 0.04, 1.03),
     )
-    ax.legend(handles=handles, loc="center right", handlelength=1.5)
+    ax.legend(handles=handles, loc="center right", handlelength=2)

@@ -113,7 +113,8 @@ def escape_estimate(rho0: Numbers, gamma: Numbers, *, n: Numbers) -> np.ndarray:
     r"""Leading estimate of the layers to escape, $L^* = \frac{n^{\gamma(1-\rho_0)-1}}{2\rho_0(1-\rho_0)\gamma\log n}$.
 
     The drift per layer is $2\rho(1-\rho)n^{1-\gamma(1-\rho)}$, and grows by e while $\rho$ gains $1/(\gamma\log n)$.
-    The count exceeds it by about $\frac12\log L^*$ plus the few layers of the last rush.
+    The count exceeds it by $\frac12\log L^*$ and the few layers of the last rush; further orders are relative, the
+    first $-\frac{1-2\rho_0}{\rho_0(1-\rho_0)\gamma\log n}$: at $\rho_0 = 1/2$ it vanishes.
 
     Args:
         rho0: Common cosine at the start, strictly between 0 and 1, any shape.
