@@ -196,3 +196,113 @@ def test_every_scheme_goes_with_every_attention(name):
         assert jnp.isfinite(v).all()
         if norm.keeps_radius:
             np.testing.assert_allclose(jnp.sum(v * x, axis=1), 0, atol=1e-14)
+
+
+# ------------------------------------------------------------------- Mix-LN, No-LN and the speed factor
+
+
+def test_mix_ln_is_post_ln_and_then_pre_ln(tokens):
+    _, x, a = tokens
+    mix = af.norms.mix_ln(2.0)
+    np.testing.assert_array_equal(mix(1.9, x, a), af.norms.post_ln(1.9, x, a))
+    np.testing.assert_array_equal(mix(2.1, x, a), af.norms.pre_ln(2.1, x, a))
+    layers = lambda norm, t: norm.step(t, x, a, 0.1)
+    for layer in range(40):
+        t = np.float64(0.0)
+        for _ in range(layer):
+            t = t + 0.1  # rounds past 2.0 and below it
+        kind = af.norms.post_ln if layer < 20 else af.norms.pre_ln
+        np.testing.assert_array_equal(layers(mix, t), layers(kind, t))
+
+
+def test_mix_ln_at_t_4():
+    """THEORY 8.2, printed to 9 digits: the adaptive run steps on the switch."""
+    flow = af.sa(3.0, norm=af.norms.mix_ln(1.0))
+    x0, ts = af.sphere.equiangular(8, 0.05), jnp.array([0.0, 0.5, 4.0])
+    run = af.solve(flow, x0, ts, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(af.observables.mean_cosine(run.x_end), 0.753021700, atol=1e-9)
+    np.testing.assert_allclose(af.observables.radii(run.x_end), 3.156066508, atol=1e-9)
+    np.testing.assert_allclose(af.observables.radii(run.xs[1]), 1.0, atol=1e-12)
+
+
+def test_a_batch_of_switches():
+    x0 = af.sphere.uniform(jr.key(1), 5, 3)
+
+    def end(tau):
+        flow = af.sa(1.0, norm=af.norms.mix_ln(tau))
+        return af.solve(flow, x0, jnp.array([0.0, 3.0])).x_end
+
+    batch = jax.vmap(end)(jnp.array([0.5, 2.0]))
+    np.testing.assert_allclose(batch[1], end(2.0), rtol=1e-7)
+    assert np.linalg.norm(batch[0][0]) > np.linalg.norm(batch[1][0])
+
+
+def test_no_ln_sees_radii():
+    """Attention of x itself; THEORY 8 as an ODE in (rho, r) at beta r^2."""
+    x0 = 0.8 * af.sphere.equiangular(6, 0.2)
+    flow = af.sa(1.5, norm=af.norms.no_ln)
+    weights = np.exp(1.5 * np.asarray(x0 @ x0.T))
+    expected = weights @ np.asarray(x0) / weights.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(flow(0.0, x0), expected, rtol=1e-13)
+    run = af.solve(flow, x0, jnp.array([0.0, 3.0]), rtol=1e-12, atol=1e-13)
+    path = af.theory.normalization.course("none", [0, 3], 0.8, n=6, beta=1.5, radius=0.8)
+    np.testing.assert_allclose(af.observables.cosine_gap(run.x_end), path.gap[1], atol=1e-10)
+    np.testing.assert_allclose(af.observables.radii(run.x_end), path.radius[1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", [*SCHEMES, "mix", "none"])
+def test_speed_factors_are_measured_along_a_run(name):
+    """From the velocities of a run alone, against the table of THEORY 8.1; gaps stay above 1e-2."""
+    norm, start = SCHEMES.get(
+        name, (af.norms.mix_ln(0.7) if name == "mix" else af.norms.no_ln, 1.0)
+    )
+    flow = af.sa(1.0, norm=norm)
+    observe = {"s": af.observables.SpeedFactor(flow), "r": af.observables.radii}
+    ts = np.array([0.0, 0.5, 1.0, 1.5])
+    x0 = start * af.sphere.equiangular(8, 0.05)
+    run = af.solve(flow, x0, ts, observe=observe, rtol=1e-10, atol=1e-12)
+    for k, t in enumerate(ts):
+        rho, r = float(af.observables.mean_cosine(run.xs[k])), float(run.observed["r"][k, 0])
+        expected = af.theory.normalization.speed_factor(
+            name, rho, n=8, beta=1.0, radius=r, t=t, tau=0.7,
+            alpha=lambda t: 0.8 / np.sqrt(1 + t),
+        )  # fmt: skip
+        np.testing.assert_allclose(run.observed["s"][k], expected, rtol=1e-12)
+
+
+def test_a_token_that_sees_no_pull_has_no_speed_factor(key):
+    flow = af.causal(1.0)
+    s = af.observables.SpeedFactor(flow)(0.0, af.sphere.uniform(key, 4, 3))
+    assert jnp.isnan(s[0])
+    np.testing.assert_allclose(s[1:], 1.0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", af.NORMS)
+def test_every_scheme_goes_with_heads_and_matrices(name, key):
+    """Two heads with their own Q, K, V: the flow runs, and a short layer is its Euler step."""
+    keys = jr.split(key, 7)
+    x = af.sphere.uniform(keys[0], 5, 4)
+    matrices = [jr.normal(k, (4, 4)) for k in keys[1:]]
+    heads = af.MultiHead(
+        [af.Attention(1.0, *matrices[:3]), af.Attention(2.0, *matrices[3:], mask=None)]
+    )
+    flow, eta = af.Flow(heads, af.NORMS[name]), 1e-5
+    slope = (flow.layer(0.0, x, eta) - flow.layer(0.0, x, -eta)) / (2 * eta)
+    # Central differences: eta^2 and rounding over eta, of vectors of length up to 30.
+    np.testing.assert_allclose(slope, flow(0.0, x), atol=1e3 * (eta**2 + 1e-16 / eta))
+
+
+def test_switch_and_schedule_are_checked_before_the_run():
+    x0, ts = af.sphere.equiangular(4, 0.1), jnp.array([0.0, 3.0])
+    with pytest.raises(
+        ValueError, match=r"`tau` must lie within the run, from 0 to before 3, but tau=5"
+    ):
+        af.solve(af.sa(1.0, norm=af.norms.mix_ln(5.0)), x0, ts)
+    falling = af.norms.ngpt(lambda t: 1 - t)
+    with pytest.raises(ValueError, match=r"`alpha\(ts\)` must satisfy .* >= 0"):
+        af.solve(af.sa(1.0, norm=falling), x0, ts)
+    for bad in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="`tau`"):
+            af.norms.mix_ln(bad)
+    with pytest.raises(ValueError, match="direction in every row"):
+        af.solve(af.sa(1.0, norm=af.norms.pre_ln), 0.0 * x0, ts)

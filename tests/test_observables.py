@@ -216,7 +216,7 @@ def test_observables_of_a_single_token():
     values = {name: float(observe(one)) for name, observe in observables.OBSERVABLES.items()}
     assert values == {
         "mean_cosine": 1, "cosine_gap": 0, "order_parameter": 1, "effective_rank": 1,
-        "pair_fraction": 1, "nearest_distance": math.pi,
+        "pair_fraction": 1, "nearest_distance": math.pi, "mean_radius": 1,
     }  # fmt: skip
     np.testing.assert_array_equal(observables.cosine_histogram(one, jnp.array([-1.0, 1.0])), [0])
     np.testing.assert_array_equal(observables.attention_entropy(one, 3.0), [0])

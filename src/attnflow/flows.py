@@ -38,7 +38,12 @@ class Flow(eqx.Module):
 
     def __call__(self, t, x: Float[Array, "n d"], args=None) -> Float[Array, "n d"]:
         """Velocity of the tokens."""
-        return self.norm(t, x, self.attention(normalize(x)))
+        return self.norm(t, x, self.seen(x))
+
+    def seen(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """Attention vectors A: of directions x/|x|, unless the norm sees radii."""
+        sees_radius = isinstance(self.norm, Norm) and self.norm.sees_radius
+        return self.attention(x if sees_radius else normalize(x))
 
     def layer(self, t, x: Float[Array, "n d"], eta) -> Float[Array, "n d"]:
         """Tokens after one discrete layer of step eta."""
@@ -47,7 +52,7 @@ class Flow(eqx.Module):
                 f"Argument `norm` must be a `Norm` to run as layers, but norm={self.norm!r}. "
                 "Pass `Norm(velocity, layer, keeps_radius=...)`."
             )
-        return self.norm.step(t, x, self.attention(normalize(x)), eta)
+        return self.norm.step(t, x, self.seen(x), eta)
 
     @property
     def keeps_radius(self) -> bool:

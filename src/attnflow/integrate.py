@@ -26,6 +26,7 @@ from attnflow.errors import (
 )
 from attnflow.events import Bracket, cap_margin, speed_margin
 from attnflow.flows import FisherRaoFlow, Flow, WeightedTokens
+from attnflow.norms import Norm
 from attnflow.sphere import normalize, span
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def solve(
             `WeightedTokens` for `FisherRaoFlow`.
         ts: Save times, increasing, shape (t,), t >= 2. The run starts at ts[0].
         observe: Functions of the tokens (and of the weights, where these evolve), evaluated at
-            save times. Functions of a module compile once; a fresh lambda compiles anew.
+            save times; what has `timed = True`, as `observables.SpeedFactor(flow)`, reads t first.
+            Functions of a module compile once; a fresh lambda compiles anew.
         states: Whether to keep the tokens at save times.
         until: Event (t, x, velocity) -> float that ends the run where it falls to 0, such as
             `within_cap(0.999)` or `stationary(1e-6)`.
@@ -194,8 +196,11 @@ def solve(
     ts = jnp.asarray(ts, dtype)
     # Under jit even a constant is traced.
     traced = not concrete((flow, x0, ts, args, observe, until, dt, rtol, atol, jnp.zeros(())))
+    norm = getattr(flow, "norm", None)
     if not traced:
         check_increasing(ts)
+        if isinstance(norm, Norm):
+            norm.check_times(ts)
         _check_start(flow, until, ts[0], state, args)
     basis = None
     if reduce and isotropic and state_tokens(state).shape[1] > state_tokens(state).shape[0]:
@@ -207,7 +212,8 @@ def solve(
     (saved_ts, xs, weights, observed), (t_end, x_end), stats, result = _solve(
         flow, state, ts, basis, {name: _as_pytree(f) for name, f in (observe or {}).items()},
         _as_pytree(until), method, None if dt is None else jnp.asarray(dt, dtype),
-        None if dt is not None else tolerances, args, adjoint or dfx.RecursiveCheckpointAdjoint(),
+        None if dt is not None else tolerances, getattr(norm, "jumps", ()), args,
+        adjoint or dfx.RecursiveCheckpointAdjoint(),
         states=states, on_sphere=on_sphere, max_steps=max_steps, progress=progress, throw=traced,
     )  # fmt: skip
     if not traced:
@@ -220,7 +226,7 @@ def solve(
 
 @eqx.filter_jit
 def _solve(
-    flow, state, ts, basis, observe, until, method, dt, tolerances, args, adjoint,
+    flow, state, ts, basis, observe, until, method, dt, tolerances, jumps, args, adjoint,
     *, states, on_sphere, max_steps, progress, throw,
 ):  # fmt: skip
     def lift(x):
@@ -235,7 +241,10 @@ def _solve(
         parts = state if isinstance(state, WeightedTokens) else (state,)
         xs = state_tokens(state) if states else None
         weights = state.weights if isinstance(state, WeightedTokens) else None
-        return xs, weights, {name: as_float(f(*parts)) for name, f in observe.items()}
+        return xs, weights, {name: as_float(read(f, t, parts)) for name, f in observe.items()}
+
+    def read(f, t, parts):
+        return f(t, *parts) if getattr(f, "timed", False) else f(*parts)
 
     def as_float(value):
         # diffrax marks empty slots with inf, which integers lack.
@@ -244,7 +253,7 @@ def _solve(
     def dtype_of(f):
         like = eqx.filter_eval_shape(lifted, state)
         parts = like if isinstance(like, WeightedTokens) else (like,)
-        return eqx.filter_eval_shape(f, *parts).dtype
+        return eqx.filter_eval_shape(read, f, ts[0], parts).dtype
 
     def happens(t, y, args, **_):
         x, velocity = state_tokens(y), state_tokens(flow(t, y, args))
@@ -252,9 +261,12 @@ def _solve(
             x, velocity = lift(x), lift(velocity)
         return jnp.asarray(until(t, x, velocity), float)  # diffrax wants the default dtype
 
-    controller = dfx.ConstantStepSize() if tolerances is None else dfx.PIDController(
-        *tolerances, norm=optx.max_norm
-    )  # fmt: skip
+    controller: Any = dfx.ConstantStepSize()
+    if tolerances is not None:
+        controller = dfx.PIDController(*tolerances, norm=optx.max_norm)
+    if jumps and tolerances is not None:
+        times = jnp.stack([jnp.asarray(jump, ts.dtype) for jump in jumps])
+        controller = dfx.ClipStepSizeController(controller, jump_ts=times)
     solution = dfx.diffeqsolve(
         dfx.ODETerm(flow), method, ts[0], ts[-1], dt, state, args,
         saveat=dfx.SaveAt(subs=[

@@ -23,7 +23,7 @@ def oracles():
     for module_name in theory.__all__:
         module = import_module(f"attnflow.theory.{module_name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
-            own = function.__module__ == module.__name__
+            own = f"{function.__module__}.".startswith(f"{module.__name__}.")
             if own and not name.startswith(("_", "check")):
                 yield pytest.param(function, id=f"{module_name}.{name}")
 

@@ -91,9 +91,23 @@ class Memory:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("flow", ["sa", "fisher-rao"])
-def test_a_resumed_run_has_the_same_bits(flow):
-    config = replace(SMALL, flow=flow)
+@pytest.mark.parametrize(
+    ("norm", "method"),
+    [*((n, "adaptive") for n in ("pre", "mix", "peri", "ngpt", "sqrt", "ln-scaling", "none")),
+     ("mix", "layers"), ("ngpt", "layers")],
+)  # fmt: skip
+def test_every_norm_has_its_oracle_beside_it(norm, method):
+    """Parts of a run before, across and after the switch of mix at t = 1."""
+    config = replace(SMALL, tokens="equiangular", rho=0.1, n=5, t_max=3.0, rtol=1e-9, atol=1e-11)
+    data = simulate.run(replace(config, norm=norm, alpha=0.5, method=method))
+    np.testing.assert_allclose(data.mean_cosine, data.predicted_cosine, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "change", [{"flow": "sa"}, {"flow": "fisher-rao"}, {"norm": "mix", "tau": 4.0}]
+)
+def test_a_resumed_run_has_the_same_bits(change):
+    config = replace(SMALL, **change)
     checkpoint = Memory(deaths=[4, 12])
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -108,6 +122,8 @@ def test_a_resumed_run_has_the_same_bits(flow):
         ({"beta": float("nan")}, "`beta` must be finite"),
         ({"flow": "as"}, "must be one of .*sa"),
         ({"norm": "poost"}, "Did you mean 'post'"),
+        ({"norm": "mix", "tau": 70.0}, "`tau` must lie within the run"),
+        ({"norm": "ngpt", "alpha": -1.0}, "`alpha` must satisfy"),
         ({"t_max": -1.0}, "`t_max` must satisfy"),
         ({"t_min": 0.0}, "`t_min` must satisfy"),
         ({"saves": 1}, "whole number >= 3"),

@@ -11,6 +11,7 @@ from attnflow.claims import (
     long_context,
     metastability,
     modes,
+    normalization,
     phase,
     rates,
     stability,
@@ -23,7 +24,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
-    metastability, staircase, stability, modes, long_context, uniform_keys,
+    metastability, staircase, stability, modes, normalization, long_context, uniform_keys,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 

@@ -79,7 +79,7 @@ def _layer() -> Sides:
     predicted, observed = [], []
     for n, beta, rho, eta in cases:
         x = af.sa(beta).layer(0.0, af.sphere.equiangular(n, rho, d=n + 3), eta)
-        predicted.append(normalization.post_ln_step(rho, n=n, beta=beta, eta=eta))
+        predicted.append(normalization.layer_step("post", rho, n=n, beta=beta, eta=eta).cosine)
         observed.append(float(x[0] @ x[-1]))
     return predicted, observed
 
@@ -94,7 +94,7 @@ def _stack() -> Sides:
     """Cosines through the first 40 layers, for every beta."""
     steps = 40
     predicted = [
-        normalization.cosine_post_ln(0.0, steps=steps, n=TOKENS, beta=beta, eta=1.0)
+        normalization.layer_course("post", layers=steps, n=TOKENS, beta=beta).cosine
         for beta in LAYER_BETAS
     ]
     return predicted, 1 - _stacks(1.0)[0][: len(LAYER_BETAS), : steps + 1]
@@ -202,7 +202,7 @@ CLAIMS = (
         statement="One Post-LN layer takes equal cosines to equal cosines, exactly.",
         source="Karagodin+ 2025, Post-LN",
         check=_layer,
-        oracle=normalization.post_ln_step,
+        oracle=normalization.layer_step,
         printed=".283433106795 * * *",
         tolerance=1e-14,
         why="rounding of unit vectors in 35 dimensions",
@@ -212,7 +212,7 @@ CLAIMS = (
         statement="A stack of Post-LN layers is the iterated map of one cosine.",
         source="Karagodin+ 2025, Post-LN",
         check=_stack,
-        oracle=normalization.cosine_post_ln,
+        oracle=normalization.layer_course,
         tolerance=1e-12,
         why="rounding: 40 layers of 2e-16, times the ratio of speeds, below 100",
     ),

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 import attnflow as af
+from attnflow.experiments import simulate_theory as beside
 from attnflow.experiments import tokens as starts
 
 if TYPE_CHECKING:
     import xarray as xr
 
 CHUNK = 4
-LINEAR = 1e-4
 HISTOGRAM_TOKENS = 4096
 EDGES = np.linspace(-1, 1, 101)
 DEFAULTS = {"n": 64, "beta": 9.0, "t_max": 1e3}
 DEFAULTS_OF = {"digits": {"n": None, "beta": 48.0, "t_max": 200.0}}
-THEORY_MODELS = {"sa": "sa", "usa": "usa", "kuramoto": "usa", "causal": "causal"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,11 @@ class Config:
     flow: str = "sa"
     """Dynamics: sa, usa, causal, kuramoto, hardmax, sinkhorn or fisher-rao."""
     norm: str = "post"
-    """Normalisation scheme: post or pre."""
+    """Normalisation scheme: post, pre, mix, peri, ngpt, sqrt, ln-scaling or none."""
+    tau: float = 1.0
+    """Time at which mix goes from Post-LN to Pre-LN."""
+    alpha: float = 1.0
+    """Rate of ngpt."""
     n: int | None = None
     """Number of tokens; 64, or all of a file or of the digits."""
     d: int = 3
@@ -102,7 +105,8 @@ def make_flow(config: Config):
 
     check_choice(config.flow, "flow", af.FLOWS)
     check_choice(config.norm, "norm", af.NORMS)
-    norm, value = af.NORMS[config.norm], config.value
+    own = {"mix": lambda: af.norms.mix_ln(config.tau), "ngpt": lambda: af.norms.ngpt(config.alpha)}
+    norm, value = own.get(config.norm, lambda: af.NORMS[config.norm])(), config.value
     if config.flow == "kuramoto":
         return af.usa(0.0, norm=norm, value=value)
     if config.flow == "hardmax":
@@ -145,15 +149,16 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
         data[name] = (("time", *_AXES.get(name, ())), values)
     data["start"] = (("token", "axis"), x0)
     data["edges"] = (("edge",), EDGES)
-    data["predicted_cosine"] = (("time",), _predicted_cosine(config, ts, columns))
+    data["predicted_cosine"] = (("time",), beside.predicted_cosine(config, ts, columns))
     data.attrs = {
         "experiment": "simulate",
         "equation": _EQUATIONS.get(config.flow, config.flow),
         "steps": steps,
-        "theorems": json.dumps(_theorems(config, x0)),
+        "theorems": json.dumps(beside.theorems(config, x0)),
         **{k: v for k, v in asdict(config).items() if v is not None and k != "dtype"},
     }
-    decay = _last_decay(config, flow, data)
+    numerics = _numerics(config) | {"observe": {"gap": _direct(af.observables.cosine_gap)}}
+    decay = beside.last_decay(config, flow, data, numerics)
     if decay is not None:
         ts, gap, data.attrs["predicted_rate"] = decay
         fit = af.analysis.rates.fit_rate(ts, gap, window=(ts[0], ts[-1])).exponential
@@ -220,6 +225,8 @@ def _prepare(config: Config):
             f"Argument `norm` must be 'post' for fisher-rao, but norm='{config.norm}'."
         )
     flow, ts, x0 = make_flow(config), save_times(config), starts.start(config)
+    if isinstance(flow, af.Flow) and isinstance(flow.norm, af.norms.Norm):
+        flow.norm.check_times(ts)
     kept = len(ts) if config.states else CHUNK
     check_memory((2 * kept + 16) * x0.nbytes, f"A run of {len(x0)} tokens with {kept} saved states")
     return flow, ts, x0
@@ -245,7 +252,8 @@ def _integrate(config, flow, x0, ts, progress, checkpoint):
     bar = tqdm(total=len(ts) - 1, initial=done, disable=not progress, unit="save", desc="simulate")
     while done < len(ts) - 1:
         last = min(done + CHUNK, len(ts) - 1)
-        traj = af.solve(flow, state, ts[done : last + 1], **_numerics(config))
+        part = ts[done : last + 1]
+        traj = af.solve(_stretch(flow, part), state, part, **_numerics(config))
         skip = 0 if done == 0 else 1
         new = _measure(config, traj)
         new = {name: values[skip:] for name, values in new.items()}
@@ -261,6 +269,16 @@ def _integrate(config, flow, x0, ts, progress, checkpoint):
     return columns, steps
 
 
+def _stretch(flow, ts: np.ndarray):
+    """Flow over a part of a run, which need not step on what jumps outside it."""
+    import equinox as eqx
+
+    jumps = getattr(getattr(flow, "norm", None), "jumps", ())
+    if not jumps or ts[0] <= float(jumps[0]) < ts[-1]:
+        return flow
+    return eqx.tree_at(lambda flow: flow.norm.jumps, flow, ())
+
+
 def _numerics(config: Config) -> dict[str, Any]:
     """Keyword arguments of `solve`."""
     observe: dict[str, Any] = {
@@ -271,7 +289,7 @@ def _numerics(config: Config) -> dict[str, Any]:
         "histogram": _histogram,
     }
     if config.flow not in ("hardmax",):
-        observe["energy"] = partial(_energy, beta=_beta(config))
+        observe["energy"] = partial(_energy, beta=beside.beta_of(config))
     if config.norm != "post":
         observe["radius"] = _mean_radius
     if config.method == "adaptive":
@@ -319,74 +337,3 @@ def _measure(config: Config, traj) -> dict[str, np.ndarray]:
     if traj.weights is not None:
         columns["weights"] = np.asarray(traj.weights)
     return columns
-
-
-def _theory_model(config: Config) -> tuple[str, float] | None:
-    """Name and beta under which theory knows a flow, if it does."""
-    if config.norm != "post" or config.flow not in THEORY_MODELS:
-        return None
-    return THEORY_MODELS[config.flow], _beta(config)
-
-
-def _beta(config: Config) -> float:
-    return 0.0 if config.flow == "kuramoto" or config.beta is None else config.beta
-
-
-def _theorems(config: Config, x0: np.ndarray) -> list[dict[str, Any]]:
-    model = _theory_model(config)
-    if model is None:
-        return []
-    return [asdict(t) for t in af.theory.clustering.theorems(*model, x0, value=config.value)]
-
-
-def _predicted_cosine(config: Config, ts: np.ndarray, columns) -> np.ndarray:
-    """Cosine of equiangular tokens with the same first mean cosine; NaN where unknown."""
-    model, beta = _theory_model(config) or ("", 0.0)
-    n, rho0 = columns["labels"].shape[1], float(columns["mean_cosine"][0])
-    known = model in ("sa", "usa") and config.value == 1.0 and beta >= 0
-    if not known or n < 2 or not rho0 > -1 / (n - 1):
-        return np.full(len(ts), np.nan)
-    theory = af.theory
-    if config.method == "layers" and model == "sa":
-        layers = np.round(ts / config.dt).astype(int)
-        path = theory.normalization.cosine_post_ln(
-            rho0, steps=int(layers[-1]), n=n, beta=beta, eta=config.dt
-        )
-        return path[layers]
-    if model == "sa":
-        return theory.equiangular.cosine_sa(ts, rho0, n=n, beta=beta)
-    unit = np.exp(-beta) if config.clock == "rescaled" else 1.0
-    return theory.equiangular.cosine_usa(ts * unit, rho0, n=n, beta=beta)
-
-
-def _last_decay(config: Config, flow, data: xr.Dataset):
-    """Times, 1 - rho and its predicted rate, in a short, finer rerun once one cluster is left.
-
-    The rate is one of the linearised flow, good to O((1 + beta) |x_i - x_j|^2); n (1 - rho) bounds
-    these squares, so the rerun is read where n (1 + beta) (1 - rho) <= 1e-4.
-    """
-    import diffrax
-
-    model = _theory_model(config)
-    gap = data.gap.values
-    linear = LINEAR / data.sizes["token"] / (1 + abs(model[1])) if model else 0.0
-    near = np.flatnonzero((gap < 1e-3) & (gap > 1e-16) & (data.clusters.values == 1))
-    if model is None or "tokens" not in data or not len(near) or config.value <= 0:
-        return None
-    first = near[np.argmin(np.abs(np.log(gap[near] / linear)))]
-    layers = config.method == "layers"
-    rate = af.theory.rates.cosine_rate(*model, config.value, eta=config.dt if layers else None)
-    if config.flow == "usa" and config.clock == "rescaled":
-        rate *= np.exp(-model[1])
-    t_max = (max(np.log(gap[first] / linear), 0) + 4) / rate
-    ts = np.linspace(0, t_max, 65)
-    if layers:
-        ts = config.dt * np.arange(max(9, np.ceil(t_max / config.dt)))
-    numerics = _numerics(config)
-    numerics["observe"] = {"gap": _direct(af.observables.cosine_gap)}
-    if config.method == "adaptive":
-        numerics |= {"rtol": 1e-12, "atol": 1e-13, "method": diffrax.Dopri8()}
-    traj = af.solve(flow, data.tokens.values[first], ts, states=False, **numerics)
-    fall = np.asarray(traj.observed["gap"])
-    kept = fall <= max(linear, float(fall[-8]))
-    return (float(data.time[first]) + ts)[kept], fall[kept], float(rate)

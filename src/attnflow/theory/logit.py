@@ -2,7 +2,8 @@ r"""Equiangular flows in the coordinate that makes them explicit, $y = \log(s/g)
 
 Here $g = 1-\rho$ is the gap and $s = 1+(n-1)\rho = n-(n-1)g$; $y$ runs from $-\infty$ (regular
 simplex, $s = 0$) to $+\infty$ (consensus, $g = 0$), and
-$\dot y = 2n/(n-1+e^{\beta g})$ under (SA), $\dot y = 2e^{\beta(1-g)}$ under (USA).
+$\dot y = 2n/(n-1+e^{\beta g})$ under (SA), $\dot y = 2e^{\beta(1-g)}$ under (USA), and with attention scaled to
+length 1 (nGPT) $\dot y = 2n/\sqrt{(e^{\beta g}-1+s)^2 + (n-1)gs}$.
 So each time is made of $y$ and of one integral, $J = \int e^{\beta g}\,dy$. A state is a pair (g, s): near
 either fixed point one of the two is small, and keeps its own relative accuracy.
 """
@@ -110,7 +111,11 @@ def advance(ts: np.ndarray, g0: float, s0: float, *, n: int, beta: float, model:
         g = n * g0 / (s0 * np.exp(v) + (n - 1) * g0)
         if model == "usa":
             return np.exp(np.clip(beta * (g - 1), -EXP_MAX, EXP_MAX)) / 2
-        return (n - 1 + np.exp(np.minimum(beta * g, EXP_MAX))) / (2 * n)
+        growth = np.exp(np.minimum(beta * g, EXP_MAX))
+        if model == "ngpt":
+            s = n * (1 - (n - 1) * g / n)
+            return np.hypot(growth - 1 + s, np.sqrt(np.maximum((n - 1) * g * s, 0))) / (2 * n)
+        return (n - 1 + growth) / (2 * n)
 
     def time_across(left, width):
         return width * (slowness(left[:, None] + width[:, None] * NODES) @ WEIGHTS)
