@@ -13,6 +13,7 @@ from attnflow.claims import (
     modes,
     normalization,
     phase,
+    random_weights,
     rates,
     stability,
     staircase,
@@ -25,6 +26,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
     metastability, staircase, stability, modes, normalization, long_context, uniform_keys,
+    random_weights,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 
