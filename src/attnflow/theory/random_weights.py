@@ -59,7 +59,7 @@ class Overlaps(NamedTuple):
 def score_variance(
     beta: Number, *, d: int, heads: int = 1, gain: Number = 1.0, length: Number = 1.0
 ) -> float:
-    r"""Variance $\beta^2\,\text{gain}^2|x|^4/(Hd)$ of attention scores $\beta\langle Qx_i,Kx_j\rangle$ under random weights.
+    r"""Variance $\beta^2\,\text{gain}^2|x|^4/(Hd)$ of scores $\beta\langle Qx_i,Kx_j\rangle$ under random weights.
 
     Q and K hold independent entries of variance gain/d (gain 1: Gaussian; 2: Kaiming) and are split into H heads of
     d/H rows. A real layer, beta = sqrt(H/d) and |x| = sqrt(d), has gain^2 at every size.
