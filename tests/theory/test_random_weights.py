@@ -16,31 +16,40 @@ def test_score_variance_of_real_layers():
     assert random_weights.score_variance(512**0.5, d=512, gain=2.0) == pytest.approx(4.0)
 
 
-@pytest.mark.parametrize("n", [2, 7, 256, 10**6])
-def test_participation_without_variance_is_uniform(n):
-    assert random_weights.participation(0.0, n=n) == pytest.approx(1 / n, rel=1e-9)
+@pytest.mark.parametrize("n", [1, 2, 7, 256, 10**6])
+def test_without_variance_all_tokens_are_seen(n):
+    assert random_weights.seen_tokens(0.0, n=n) == pytest.approx(n, rel=1e-9)
+    assert random_weights.participation(0.0, n=n) == pytest.approx(1 / n, rel=1e-9, abs=0)
 
 
-@pytest.mark.parametrize(("variance", "n"), [(0.3, 2), (4.0, 2), (100.0, 2)])
-def test_participation_of_two_scores(variance, n):
-    """p = 1/(1+e^s), s the difference: E(p^2 + (1-p)^2) by quadrature, 20 digits."""
+@pytest.mark.parametrize("variance", [0.3, 4.0, 100.0])
+def test_two_scores_by_quadrature(variance):
+    """p = 1/(1+e^s), s the difference."""
     spread = mpmath.sqrt(2 * variance)
 
-    def term(z):
-        p = 1 / (1 + mpmath.exp(spread * z))
-        return (p**2 + (1 - p) ** 2) * mpmath.npdf(z)
+    def mean(power):
+        def term(z):
+            p = 1 / (1 + mpmath.exp(spread * z))
+            return mpmath.npdf(z) * (p**2 + (1 - p) ** 2) ** power
 
-    exact = mpmath.quad(term, mpmath.linspace(-12, 12, 49))
-    assert random_weights.participation(variance, n=n) == pytest.approx(float(exact), rel=1e-9)
+        return float(mpmath.quad(term, mpmath.linspace(-12, 12, 97)))
+
+    assert random_weights.participation(variance, n=2) == pytest.approx(mean(1), rel=1e-9)
+    assert random_weights.seen_tokens(variance, n=2) == pytest.approx(mean(-1), rel=1e-9)
 
 
-def test_participation_at_its_ends():
-    """e^w/n where one sees many; near 1, and rising, where one takes all."""
+def test_scores_at_their_ends():
+    """e^w/n where one sees many tokens; near 1, and monotone, where one takes all."""
     n = 10**7
     assert random_weights.participation(0.5, n=n) * n == pytest.approx(np.exp(0.5), rel=1e-5)
-    shares = [random_weights.participation(w, n=256) for w in (1, 4, 16, 64, 256, 400)]
+    assert random_weights.seen_tokens(0.5, n=n) / n == pytest.approx(np.exp(-0.5), rel=1e-5)
+    variances = (1, 4, 16, 64, 256, 400)
+    shares = np.array([random_weights.participation(w, n=256) for w in variances])
+    counts = np.array([random_weights.seen_tokens(w, n=256) for w in variances])
     assert np.all(np.diff(shares) > 0)
-    assert 0.8 < shares[-1] < 1
+    assert np.all(np.diff(counts) < 0)
+    assert np.all(shares * counts > 1)
+    assert 1 < counts[-1] < 1.3
 
 
 def test_attention_overlaps_at_their_ends():
@@ -55,6 +64,17 @@ def test_attention_overlaps_at_their_ends():
     assert near.contrast == pytest.approx(1e-9 / n * 3e-9 * 1e-9, rel=0.02, abs=0)
     uniform = random_weights.attention_overlaps([0.0, 0.5], n=n, variance=0.0)
     np.testing.assert_allclose(uniform.contrast, 0, atol=1e-12)
+
+
+def test_means_of_cosines_see_shorter_tokens():
+    """Against a mean over 10^6 log-normal lengths: 4 standard errors."""
+    seen = random_weights.Overlaps(np.asarray(0.5), np.asarray(0.1), own=0.3, spread=0.8)
+    z = np.random.default_rng(0).normal(size=10**6)
+    squares = 1 + 0.7**2 * (0.2 + 0.3 * np.exp(0.8 * z - 0.32))
+    inverse = squares**-0.5
+    error = 4 * 2 * inverse.std() / np.sqrt(len(z))
+    expected = inverse.mean() ** -2 / (1 + 0.7**2 * 0.5)
+    assert 1 + seen.shortening(1.0, 0.7) == pytest.approx(expected, abs=2 * error)
 
 
 def test_relu_kernel_is_the_arc_cosine():
@@ -115,8 +135,8 @@ def test_pre_ln_keeps_gap_times_radius_squared_once_it_is_merged():
     [
         (lambda f: f.score_variance(1.0, d=10, heads=3), "`heads` must divide d=10"),
         (lambda f: f.score_variance(-1.0, d=10), "`beta` must be"),
-        (lambda f: f.participation(401.0, n=3), "`variance` must be at most 400"),
-        (lambda f: f.participation(1.0, n=0), "`n` must be"),
+        (lambda f: f.seen_tokens(401.0, n=3), "`variance` must be at most 400"),
+        (lambda f: f.seen_tokens(1.0, n=0), "`n` must be"),
         (lambda f: f.attention_overlaps(1.1, n=4, variance=1.0), "`rho` must lie"),
         (lambda f: f.mlp_overlaps(0.1, activation="gleu"), "Did you mean 'gelu'"),
         (lambda f: f.mlp_overlaps(0.1, activation="gelu", gain=0.0), "`gain` must be"),

@@ -37,6 +37,8 @@ from attnflow.theory.normalization.scheme import (
 
 NODES = np.linspace(-9.0, 9.0, 181)
 WEIGHTS = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()  # trapezoidal: exact to 1e-17
+_HERMITE = np.polynomial.hermite_e.hermegauss(15)
+_HERMITE = (_HERMITE[0], _HERMITE[1] / _HERMITE[1].sum())
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": lambda a: np.maximum(a, 0.0),
     "gelu": lambda a: a * ndtr(a),
@@ -48,12 +50,22 @@ class Overlaps(NamedTuple):
     """Inner products of what a sublayer adds to tokens.
 
     Attributes:
-        square: |A_i|^2.
-        contrast: |A_i|^2 - <A_i, A_j>, i != j, accurate relative to itself.
+        square: Mean of |A_i|^2.
+        contrast: square - <A_i, A_j>, i != j, accurate relative to itself.
+        own: Part of the square that differs between tokens, which is log-normal.
+        spread: Standard deviation of its logarithm.
     """
 
     square: np.ndarray
     contrast: np.ndarray
+    own: np.ndarray | float = 0.0
+    spread: np.ndarray | float = 0.0
+
+    def shortening(self, p: float, q: float) -> float:
+        r"""$(E|x|^{-1})^{-2} / E|x|^2 - 1 \le 0$ for $|x|^2 = p^2 + q^2|A|^2$: means of cosines see shorter tokens."""
+        factor = np.expm1(self.spread * _HERMITE[0] - self.spread**2 / 2)
+        inverse = np.expm1(-np.log1p(q**2 * self.own * factor / (p**2 + q**2 * self.square)) / 2)
+        return float(np.expm1(-2 * np.log1p(_HERMITE[1] @ inverse)))
 
 
 def score_variance(
@@ -90,7 +102,7 @@ def score_variance(
 def participation(variance: Number, *, n: int) -> float:
     r"""Mean of $\sum_k p_k^2$ for softmax weights p of n independent Gaussian scores, in [1/n, 1].
 
-    $n\int_0^\infty u\,E[e^{2s}e^{-ue^s}]\,E[e^{-ue^s}]^{n-1}\,du$, s the score: exact for every n, to 1e-10. It is
+    $n\int_0^\infty u\,E[e^{2s-ue^s}]\,E[e^{-ue^s}]^{n-1}\,du$, s the score: exact for every n, to 1e-10. It is
     $e^{\text{variance}}/n$ while that is small (one in many), and goes to 1 beyond variance = 2 log n (one takes all).
 
     Args:
@@ -98,7 +110,7 @@ def participation(variance: Number, *, n: int) -> float:
         n: Number of scores, >= 1.
 
     Returns:
-        Inverse of the number of tokens that a token sees.
+        Mean share.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -106,26 +118,58 @@ def participation(variance: Number, *, n: int) -> float:
     Source:
         Derrida, "Random-energy model" (1981); $1/Z^2 = \int_0^\infty u\,e^{-uZ}du$.
     """
-    check_count(n, "n", 1)
+    return _moments(*_check_scores(variance, n))[0]
+
+
+def seen_tokens(variance: Number, *, n: int) -> float:
+    r"""Mean number of tokens seen, $E[1/\sum_k p_k^2]$, for softmax weights p of n Gaussian scores, in [1, n].
+
+    $1 + n(n-1)\int_0^\infty E[e^{s - ue^{2s}}]^2 E[e^{-ue^{2s}}]^{n-2}\,du$: exact for every n, to 1e-10. Above
+    1/`participation`, as rows differ: some see many tokens, some few.
+
+    Args:
+        variance: Variance of the scores, in [0, 400].
+        n: Number of scores, >= 1.
+
+    Returns:
+        Mean participation number.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Source:
+        As `participation`; $Z^2/Z_2 = Z^2\int_0^\infty e^{-uZ_2}du$ with $Z_2 = \sum_k e^{2s_k}$.
+    """
+    return _moments(*_check_scores(variance, n))[1]
+
+
+def _check_scores(variance: Number, n: int) -> tuple[float, int]:
     value = float(check_nonnegative(variance, "variance"))
     check(value <= 400, "variance", "be at most 400", value, "Beyond, one token takes all.")
-    return _participation(value, int(n))
+    return value, check_count(n, "n", 1)
 
 
 @lru_cache(maxsize=4096)
-def _participation(variance: float, n: int) -> float:
+def _moments(variance: float, n: int) -> tuple[float, float]:
+    """Means of sum p^2 and of 1/sum p^2."""
     width = np.sqrt(variance)
     step = 0.05 / max(1.0, width / 4)
     z = np.arange(-9.0, 9.0 + 2 * width, step)  # e^(2s) moves the weight to z = 2 width
     weight = np.exp(-(z**2) / 2) * step / np.sqrt(2 * np.pi)
-    log_u = np.arange(-np.log(n) - 18 * width - 8, 9 * width + 6, 0.05)
-    total = 0.0
+    log_u = np.arange(-np.log(n) - 18 * width - 40, 18 * width + 8, 0.1)
+    share = number = 0.0
     for block in np.array_split(log_u, max(1, len(log_u) // 256)):
-        power = np.minimum(block[:, None] + width * z, 50.0)  # log(u e^s)
-        one = np.exp(2 * power - np.exp(power)) @ weight
-        missing = np.minimum(-np.expm1(-np.exp(power)) @ weight, 1 - 1e-16)
-        total += np.sum(one * np.exp((n - 1) * np.log1p(-missing)))
-    return float(np.clip(n * total * 0.05, 1 / n, 1.0))
+        for times in (1, 2):
+            power = np.minimum(block[:, None] + times * width * z, 50.0)  # log(u e^(times s))
+            missing = np.minimum(-np.expm1(-np.exp(power)) @ weight, 1 - 1e-16)
+            one = np.exp((2 if times == 1 else 0.5) * power - np.exp(power)) @ weight
+            others = np.exp((n - times) * np.log1p(-missing))
+            if times == 1:
+                share += np.sum(one * others)
+            else:
+                number += np.sum(one**2 * others)
+    number = 1 + n * (n - 1) * number * 0.1
+    return float(np.clip(n * share * 0.1, 1 / n, 1.0)), float(np.clip(number, 1.0, n))
 
 
 def attention_overlaps(rho: Numbers, *, n: int, variance: Number) -> Overlaps:
@@ -134,6 +178,7 @@ def attention_overlaps(rho: Numbers, *, n: int, variance: Number) -> Overlaps:
     Scores differ between keys by variance $w = \text{variance}\,(1-\rho)$ and agree between queries with correlation
     rho, so with Y the participation at w, $|m|^2 = \rho + (1-\rho)Y$ and
     $\langle m_i,m_j\rangle = \rho + (1-\rho)(nY)^\rho/n$: exact at rho = 0 and 1, and in between where $Y = e^w/n$.
+    Rows differ: the spread of log Y is that of a log-normal variable with the means of Y and of 1/Y.
 
     Args:
         rho: Common cosine of the tokens, in [0, 1], any shape.
@@ -153,17 +198,19 @@ def attention_overlaps(rho: Numbers, *, n: int, variance: Number) -> Overlaps:
     rho = np.maximum(check_cosine(rho, "rho", n), 0.0)
     variance = float(check_nonnegative(variance, "variance"))
     gap = 1 - rho
-    excess = np.array([_excess(variance * float(g), n) for g in np.ravel(gap)]).reshape(
-        np.shape(gap)
-    )
-    square = rho + gap * (1 + excess) / n
-    contrast = gap * (1 + excess) * -np.expm1(-gap * np.log1p(excess)) / n
-    return Overlaps(np.asarray(square), np.asarray(contrast))
+    shares = np.array([_crowding(variance * float(g), n) for g in np.ravel(gap)])
+    excess, spread = shares.T.reshape(2, *np.shape(gap))
+    square, own = rho + gap * (1 + excess) / n, gap * (1 + excess) / n
+    contrast = own * -np.expm1(-gap * np.log1p(excess))
+    return Overlaps(np.asarray(square), np.asarray(contrast), own, spread)
 
 
-def _excess(variance: float, n: int) -> float:
-    """N Y - 1, which is variance (1 - 1/n) to first order."""
-    return variance * (1 - 1 / n) if variance < 1e-4 else n * participation(variance, n=n) - 1
+def _crowding(variance: float, n: int) -> tuple[float, float]:
+    """N Y - 1, which is variance (1 - 1/n) to first order, and the spread of log Y."""
+    if variance < 1e-4:
+        return variance * (1 - 1 / n), 0.0
+    share, number = _moments(variance, n)
+    return n * share - 1, float(np.sqrt(max(np.log(share * number), 0.0)))
 
 
 def mlp_overlaps(rho: Numbers, *, activation: str, gain: Number = 1.0) -> Overlaps:
@@ -267,23 +314,24 @@ def random_layer_course(
     for layer in range(layers):
         gap, r = path[:, layer]
         seen = attention_overlaps(1 - gap, n=n, variance=variance)
-        gap, r = _add(
-            scheme, gap, r, seen.square * gain, seen.contrast * gain, eta, layer, tau, alpha
-        )
+        seen = Overlaps(gain * seen.square, gain * seen.contrast, gain * seen.own, seen.spread)
+        gap, r = _add(scheme, gap, r, seen, eta, layer, tau, alpha)
         if activation is not None:
             seen = mlp_overlaps(1 - gap, activation=activation, gain=np.sqrt(gain))
-            gap, r = _add(scheme, gap, r, seen.square, seen.contrast, eta, layer, tau, alpha)
+            gap, r = _add(scheme, gap, r, seen, eta, layer, tau, alpha)
         path[:, layer + 1] = gap, r
     return Course(*path)
 
 
-def _add(scheme, gap, r, square, contrast, eta, layer, tau, alpha) -> tuple[float, float]:
-    """Gap and radius once a scheme has added an update orthogonal to the tokens."""
+def _add(scheme, gap, r, seen: Overlaps, eta, layer, tau, alpha) -> tuple[float, float]:
+    """Gap and mean radius once a scheme has added an update orthogonal to the tokens."""
     t = layer * eta
     if scheme == "mix":
         scheme = "post" if t < float(tau) - 1e-6 * eta else "pre"
     if scheme in ("peri", "ngpt"):
-        square, contrast = 1.0, contrast / square
+        shorter = seen.shortening(0.0, 1.0)
+        contrast = (seen.contrast + shorter * seen.square) / (seen.square * (1 + shorter))
+        seen = Overlaps(np.asarray(1.0), contrast)
     rate_now = rate(alpha, t) if scheme == "ngpt" else 1.0
     p, q = {
         "post": lambda: (1.0, eta),
@@ -293,6 +341,6 @@ def _add(scheme, gap, r, square, contrast, eta, layer, tau, alpha) -> tuple[floa
         "sqrt": lambda: (1.0, eta / np.sqrt(t + 1)),
         "ln-scaling": lambda: (r, eta / np.sqrt(t + 1)),
     }[scheme]()
-    total = p**2 + q**2 * square
-    gap = float((p**2 * gap + q**2 * contrast) / total)
+    total, shorter = p**2 + q**2 * seen.square, seen.shortening(p, q)
+    gap = float((p**2 * gap + q**2 * seen.contrast + shorter * total) / (total * (1 + shorter)))
     return gap, float(np.sqrt(total)) if scheme in ("pre", "peri", "ln-scaling") else 1.0
