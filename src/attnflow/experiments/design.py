@@ -216,7 +216,8 @@ def least_beta(config: Config, norm: str, context: int) -> float:
     """Smallest beta at which all aligned layers stay below rho_max, from above, to 1e-6 of itself."""
 
     def stays(beta: float) -> bool:
-        return _aligned(config, norm, config.layers, beta, context)[-1] > 1 - config.rho_max
+        gap = _aligned(config, norm, config.layers, beta, context)[-1]
+        return bool(gap > 1 - config.rho_max)
 
     if stays(0.0):
         return 0.0
