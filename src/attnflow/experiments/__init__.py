@@ -12,6 +12,7 @@ EXPERIMENTS = {
     "modes": "Number of clusters that appear first, beside hills of the density and linear modes.",
     "compare-clusterings": "AttentionClustering beside KMeans, Ward, HDBSCAN and MeanShift on labelled data.",
     "long-context": "One layer at logits gamma log n: collapse below 1/(1 - rho), drift and late escape above.",
+    "normalization": "Mean cosine over depth under every normalisation scheme, with its theory and its law.",
     "design": "What to ask before training: depth budget, norm and logit scale of a Transformer.",
     "phase-diagram": "Share of merged pairs over time and beta, with the equiangular curve on it.",
 }

@@ -39,9 +39,9 @@ def shared_weights_cosine(
 
     With $F = |\sum_i x_i|^2/n$ and N the square of a token's own part, both 1 at first, $\rho = (F-N)/(nR^2)$ and
     $R^2 = (1-\frac1n)N+\frac Fn$. Over the clock $F'' + F'/\sigma = 4\,\text{gain}\,F$ and
-    $N'' + N'/\sigma = 4\,\text{gain}\,(Y-\frac1n)N$, where 1/Y is the number of tokens seen at score variance $(1-\rho)$
-    times `variance`. A scheme has $\dot\sigma = $ 1 (post), 1/r (pre), 1/(r|A|) (peri), alpha/|A| (ngpt), and
-    $1/\sqrt{t+1}$ of post (sqrt) or pre (ln-scaling), with $|A|^2 = \text{gain}(\rho+(1-\rho)Y)$.
+    $N'' + N'/\sigma = 4\,\text{gain}\,(Y-\frac1n)N$, where 1/Y is the number of tokens seen at score variance
+    $(1-\rho)$ times `variance`. A scheme has $\dot\sigma = $ 1 (post), 1/r (pre), 1/(r|A|) (peri), alpha/|A| (ngpt),
+    and $1/\sqrt{t+1}$ of post (sqrt) or pre (ln-scaling), with $|A|^2 = \text{gain}(\rho+(1-\rho)Y)$.
     A mean-field theory: attention weights are taken as frozen, tokens as alike, and one draw of V as its mean. Real
     flows with n = 256, d = 512 were within .03 of it, in the mean over 12 draws.
 
