@@ -210,8 +210,8 @@ def solve(
     asked = zip((rtol, atol), defaults, strict=True)
     tolerances = [jnp.asarray(preset if own is None else own, dtype) for own, preset in asked]
     (saved_ts, xs, weights, observed), (t_end, x_end), stats, result = _solve(
-        flow, state, ts, basis, {name: _as_pytree(f) for name, f in (observe or {}).items()},
-        _as_pytree(until), method, None if dt is None else jnp.asarray(dt, dtype),
+        flow, state, ts, basis, {name: as_pytree(f) for name, f in (observe or {}).items()},
+        as_pytree(until), method, None if dt is None else jnp.asarray(dt, dtype),
         None if dt is not None else tolerances, getattr(norm, "jumps", ()), args,
         adjoint or dfx.RecursiveCheckpointAdjoint(),
         states=states, on_sphere=on_sphere, max_steps=max_steps, progress=progress, throw=traced,
@@ -294,7 +294,7 @@ def _with_tokens(state, x):
     return WeightedTokens(x, state.weights) if isinstance(state, WeightedTokens) else x
 
 
-def _as_pytree(function):
+def as_pytree(function):
     """`functools.partial` as a pytree, so that its numbers are traced and it compiles once."""
     if not isinstance(function, partial):
         return function

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from attnflow.errors import check_between, check_count, check_functions, check_tokens
-from attnflow.integrate import Trajectory, _as_pytree
+from attnflow.integrate import Trajectory, as_pytree
 from attnflow.layers.block import NORMALIZED_INPUT, Block, block
 
 
@@ -135,7 +135,7 @@ def forward(
     check_tokens(x0, "x0", unit=_needs_unit_tokens(model.blocks))
     _check_dimension(model, x0)
     check_functions(observe or {}, "observe")
-    observe = {name: _as_pytree(f) for name, f in (observe or {}).items()}
+    observe = {name: as_pytree(f) for name, f in (observe or {}).items()}
     return _forward(model, jnp.asarray(x0), observe, states)
 
 
