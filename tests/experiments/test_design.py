@@ -85,8 +85,6 @@ def test_scores_vary_with_scale_and_gain():
         "pre", 1.0, layers=3, n=64, variance=16.0, gain=4.0, activation="relu"
     )
     np.testing.assert_allclose(design.random_course(config, "pre", 3, 64), path.gap, rtol=1e-12)
-    all_takes_one = design.resolve(replace(SMALL, beta=1e6))
-    assert np.isfinite(design.random_course(all_takes_one, "pre", 3, 64)).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -141,6 +139,34 @@ def test_long_residual_streams_take_small_steps():
     data = design.run(replace(SMALL, norm="pre", radius=4.0))
     want = long_context.output_cosine(0.0, n=64, beta=4.0, eta=0.25)
     assert float(data.cosine.sel(branch="block")) == want
+
+
+def test_negative_cosines():
+    """More tokens cannot have them, and fresh weights begin at 0."""
+    data = design.run(replace(SMALL, context=4, rho0=-0.3))
+    here, there = data.sel(context=4), data.sel(context=16)
+    assert float(here.critical_beta) == pytest.approx(math.log(4) / 1.3)
+    assert float(there.critical_beta) == pytest.approx(math.log(16))
+    assert (data.gap_aligned[:, 0] == 1.3).all() and (data.gap_init[:, 0] == 1.0).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "ngpt", "alpha": 1.0, "beta": 0.0},
+        {"norm": "ngpt", "alpha": 0.0},
+        {"layers": 1, "activation": "none"},
+        {"context": 2**40, "layers": 2},
+        {"beta": 24.0},
+        {"rho0": 0.89},
+    ],
+)
+def test_ends_of_the_ranges(changes):
+    """No warning, no empty panel, plain JSON."""
+    data = design.run(replace(SMALL, **changes))
+    design.draw(data).draw_without_rendering()
+    assert "Recommended" in design.summary(data)
+    json.dumps(design.numbers(data), allow_nan=False)
 
 
 def test_contexts_of_both_sizes(gpt2, large):
@@ -268,6 +294,8 @@ def test_import_is_light():
         ({"rho0": float("nan")}, "`rho0` must be finite"),
         ({"beta": -1.0}, "`beta` must satisfy beta >= 0"),
         ({"beta": float("inf")}, "`beta` must be finite"),
+        ({"beta": 65.0}, "`beta` must satisfy .* beta <= 64.* at most 8"),
+        ({"gain": 9.0}, "`gain` must satisfy .* gain <= 8"),
         ({"gain": 0.0}, "`gain` must satisfy gain > 0"),
         ({"alpha": -0.1}, "`alpha` must satisfy alpha >= 0"),
         ({"alpha": 1.5}, "`alpha` must satisfy .* alpha <= 1"),

@@ -19,9 +19,9 @@ GROWING = ("pre", "peri", "ln-scaling")
 BRANCHES = ("attention", "block")
 WANTED = (0.25, 0.5, 0.75, 0.9)
 """Output cosines of one attention layer whose scale is told."""
-DEEP, FEW, LONG, VARIANCE_MAX = 10, 160, 2**17, 400.0
-"""Aligned layers are followed to 10 times their number, random ones to 160 or twice; then, contexts and variances of
-scores at which tables end: beyond the last, one token takes all."""
+DEEP, FEW, LONG, SPREAD = 10, 160, 2**17, 8.0
+"""Aligned layers are followed to 10 times their number, random ones to 160 or twice; then, the context to which scales
+are told, and the largest standard deviation of fresh scores: integrals over them cost its square."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def random_course(config: Config, norm: str, layers: int, context: int) -> np.nd
         min(1 - config.rho0, 1.0),
         layers=layers,
         n=context,
-        variance=min(variance, VARIANCE_MAX),
+        variance=variance,
         gain=config.gain**2,
         activation=None if config.activation == "none" else config.activation,
         radius=config.radius if norm in GROWING else 1.0,
@@ -309,10 +309,15 @@ def _one_layer(config: Config, gammas: np.ndarray) -> dict[str, Any]:
 
 
 def _scales(config: Config, contexts: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Least beta for the aligned layers, and the critical beta of one layer, at each context."""
-    theory = af.theory.long_context
-    critical = theory.logit_scale(theory.critical_gamma(config.rho0), contexts)
-    return np.array([least_beta(config, config.norm, n) for n in contexts]), critical
+    """Least beta for the aligned layers, and the critical beta of one layer, at each context.
+
+    A negative rho0, which more tokens may not have, counts as 0 at other contexts.
+    """
+    theory, others = af.theory.long_context, replace(config, rho0=max(config.rho0, 0.0))
+    starts = [config if n == config.context else others for n in contexts]
+    critical = theory.logit_scale(theory.critical_gamma([c.rho0 for c in starts]), contexts)
+    found = [least_beta(c, c.norm, n) for c, n in zip(starts, contexts, strict=True)]
+    return np.array(found), critical
 
 
 def _ends(config: Config) -> tuple[int, int]:
@@ -354,12 +359,14 @@ def _check(config: Config) -> None:
         remedy="Both ends are fixed points.",
     )  # fmt: skip
     check_between(config.rho_max, "rho_max", config.rho0, 1.0, open_low=True, open_high=True)
-    for name in ("gain", "radius"):
-        check_between(getattr(config, name), name, low=0.0, open_low=True)
+    check_between(config.gain, "gain", 0.0, SPREAD, open_low=True)
+    check_between(config.radius, "radius", low=0.0, open_low=True)
     check_between(config.alpha, "alpha", 0.0, 1.0, remedy="Beyond, a step overshoots its target.")
     if config.beta is not None:
         check_finite(config.beta, "beta")
-        check_between(config.beta, "beta", low=0.0)
+        high = SPREAD * usual_beta(config.width, config.heads) / config.gain
+        remedy = "Fresh scores have standard deviation gain beta/sqrt(width/heads), here at most 8."
+        check_between(config.beta, "beta", 0.0, high, remedy=remedy)
     if config.tau is not None:
         check_count(config.tau, "tau", low=0)
         check_between(config.tau, "tau", high=config.layers - 1, remedy="Later, it is norm post.")
