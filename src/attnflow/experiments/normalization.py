@@ -56,9 +56,8 @@ class Config:
 
 def resolve(config: Config) -> Config:
     """Config with every open field filled in."""
-    beta = float(config.d) ** 0.5 if config.beta is None else config.beta
     tau = config.t_max / 4 if config.tau is None else config.tau
-    return replace(config, beta=beta, tau=tau)
+    return replace(config, beta=_beta(config), tau=tau)
 
 
 def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr.Dataset:
@@ -183,6 +182,15 @@ def _norm(scheme: str, config: Config) -> Any:
     return own.get(scheme, lambda: af.NORMS[scheme])()
 
 
+def _beta(config: Config) -> float:
+    return float(config.d) ** 0.5 if config.beta is None else config.beta
+
+
+def _post_layers(config: Config) -> int:
+    """Number of layers of mix that are Post-LN: the share of time before tau."""
+    return round(config.depth * (config.tau or 0.0) / config.t_max)
+
+
 def _run_all(config: Config, progress: bool, checkpoint: Any) -> dict[str, np.ndarray]:
     """Everything that is simulated, scheme by scheme."""
     from tqdm import tqdm
@@ -227,7 +235,8 @@ def _flow(panel: str, scheme: str, config: Config, draw: int) -> np.ndarray:
         attention = af.Attention(jnp.asarray(config.beta_identity, config.dtype))
     else:
         kaiming = af.layers.WEIGHTS["kaiming"]
-        matrices = [kaiming(key, (config.d, config.d), jnp.dtype(config.dtype)) for key in keys]
+        dtype: Any = jnp.dtype(config.dtype)
+        matrices = [kaiming(key, (config.d, config.d), dtype) for key in keys]
         attention = af.QKVAttention(jnp.asarray(config.beta, config.dtype), *matrices)
     trajectory = af.solve(
         af.Flow(attention, _norm(scheme, config)), x0, np.linspace(0, config.t_max, SAVES),
@@ -242,7 +251,7 @@ def _layers(scheme: str, config: Config) -> np.ndarray:
     import jax.numpy as jnp
     import jax.random as jr
 
-    switch = round(config.depth * config.tau / config.t_max) if scheme == "mix" else None
+    switch = _post_layers(config) if scheme == "mix" else None
 
     def run(key):
         weights, start = jr.split(key)
@@ -279,7 +288,7 @@ def _theory(panel: str, config: Config, ts: np.ndarray) -> np.ndarray:
     options: dict[str, Any] = {"n": config.n, "tau": config.tau, "alpha": config.alpha}
     variance = 0.0
     if panel != "identity":
-        variance = theory.random_weights.score_variance(config.beta, d=config.d, gain=2.0)
+        variance = theory.random_weights.score_variance(_beta(config), d=config.d, gain=2.0)
     for scheme in SCHEMES:
         if panel == "identity":
             curve = theory.normalization.cosine(

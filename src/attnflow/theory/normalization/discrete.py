@@ -193,10 +193,11 @@ def pass_layer(
     """Gap and radius after a layer at time t."""
     if scheme == "mix":
         scheme = "post" if t < float(tau) - 1e-6 * np.max(eta) else "pre"  # t counts layers
-    kept, shared, _ = _move(scheme, gap, radius, n, beta, eta, t, alpha)
+    p, kept, shared, _ = _move(scheme, gap, radius, n, beta, eta, t, alpha)
     after = np.asarray(gap / (1 + shared))
-    normalised = _LAYERS[scheme][1]
-    return after, np.ones_like(after) if normalised else np.asarray(kept * np.sqrt(1 + shared))
+    if _LAYERS[scheme][1]:
+        return after, np.ones_like(after)
+    return after, np.asarray((p + kept) * np.sqrt(1 + shared))
 
 
 def increments(
@@ -210,21 +211,20 @@ def increments(
     alpha: Rate,
 ) -> tuple[np.ndarray, np.ndarray]:
     """What one layer adds to y = log(S/g) and to log r, each exact relative to itself; not for mix."""
-    kept, shared, total = _move(scheme, gap, radius, n, beta, eta, t, alpha)
+    p, kept, shared, total = _move(scheme, gap, radius, n, beta, eta, t, alpha)
     climb = np.log1p(shared) + np.log1p((n - 1) * gap * shared / ((1 + shared) * total))
-    normalised = _LAYERS[scheme][1]
-    growth = 0.0 if normalised else np.log1p((kept - radius) / radius) + np.log1p(shared) / 2
+    growth = 0.0 if _LAYERS[scheme][1] else np.log1p(kept / p) + np.log1p(shared) / 2
     return np.asarray(climb), np.asarray(growth)
 
 
-def _move(scheme, gap, radius, n, beta, eta, t, alpha) -> tuple[Any, Any, Any]:
-    """P, and |x|^2/P^2 - 1, and S, of a layer whose output has the length |x|."""
+def _move(scheme, gap, radius, n, beta, eta, t, alpha) -> tuple[Any, Any, Any, Any]:
+    """p, q (u-w), |x|^2/P^2 - 1 and S of a layer x = p theta + q A, whose differences scale by P = p + q (u-w)."""
     at = contact(gap, n, seen_beta(scheme, beta, radius))
     move = _LAYERS[scheme][0]
     p, q = move(t, radius, at, eta, rate(alpha, t) if scheme == "ngpt" else 1.0)
-    kept = p + q * at.contrast
-    spread = q * at.other / kept
-    return kept, (2 * spread + spread**2 * n) * at.total, at.total
+    kept = q * at.contrast
+    spread = q * at.other / (p + kept)
+    return p, kept, (2 * spread + spread**2 * n) * at.total, at.total
 
 
 def _inverse(length: Number) -> np.ndarray:
