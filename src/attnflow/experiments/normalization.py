@@ -159,7 +159,7 @@ def _check(config: Config) -> None:
         check_count(getattr(config, name), name, low=low)
     for name in ("beta", "beta_identity", "t_max", "tau", "alpha", "late_beta"):
         check_finite(getattr(config, name), name)
-    for name in ("beta", "beta_identity", "alpha"):
+    for name in ("beta_identity", "alpha"):
         check_between(getattr(config, name), name, low=0.0)
     check_between(config.t_max, "t_max", low=0.0, open_low=True)
     check_between(
@@ -171,9 +171,8 @@ def _check(config: Config) -> None:
         remedy="Mix must switch within the run.",
     )
     check_between(config.late_beta, "late_beta", 0.0, 3.0, remedy="Beyond, the laws come too late.")
-    check_between(
-        4 * config.beta**2 / config.d, "beta", 0.0, 400.0, remedy="Scores would be beyond theory."
-    )
+    most = 10 * config.d**0.5  # a variance of scores of 400
+    check_between(_beta(config), "beta", 0.0, most, remedy="Scores would be beyond theory.")
     check_choice(config.dtype, "dtype", ("float32", "float64"))
 
 
@@ -301,13 +300,9 @@ def _theory(panel: str, config: Config, ts: np.ndarray) -> np.ndarray:
                 scheme, ts, variance=variance, gain=2.0, **options
             )
         else:
-            switch = round(config.depth * config.tau / config.t_max)
+            options["tau"] = _post_layers(config)
             curve = theory.random_weights.random_layer_course(
-                scheme,
-                layers=config.depth,
-                variance=variance,
-                gain=4.0,
-                **(options | {"tau": switch}),
+                scheme, layers=config.depth, variance=variance, gain=4.0, **options
             ).cosine
         curves.append(curve)
     return np.array(curves)
