@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from attnflow.theory.equiangular_layer import weights
 from attnflow.theory.errors import (
     Number,
     Numbers,
@@ -56,11 +57,7 @@ class Contact(NamedTuple):
 def contact(gap: Numbers, n: int, beta: Numbers) -> Contact:
     """Attention at a gap, for beta of any sign, without overflow."""
     gap, beta = np.asarray(gap, float), np.asarray(beta, float)
-    fade = np.exp(-np.abs(beta * gap))
-    attracts = beta * gap >= 0
-    own, other = np.where(attracts, 1.0, fade), np.where(attracts, fade, 1.0)
-    z = own + (n - 1) * other
-    contrast, other = (own - other) / z, other / z
+    _, other, contrast = weights(beta * gap, n)
     total = np.maximum(n - (n - 1) * gap, 0.0)
     along = contrast + other * total
     across = other * np.sqrt((n - 1) * gap * total)
