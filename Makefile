@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo test lint bench clean
 
-demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, and the staircase.
+demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a design, and the staircase.
 	$(BIN)/attnflow run simulate --tokens digits
+	$(BIN)/attnflow run design
 	$(BIN)/attnflow run staircase
 
 test: $(VENV)/.dev  ## Run the whole test suite.
