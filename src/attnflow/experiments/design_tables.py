@@ -145,7 +145,8 @@ def norm_table(data: xr.Dataset) -> tuple[list[str], list[list[str]]]:
         ]
         need = float(one.needed_beta)
         mark = " <" if norm == a["norm"] else ""
-        rows.append([norm + mark, *cells, f"{need:.2f}", f"{need / usual:.2f}", verdict(one)])
+        scale = (f"{need:.2f}", f"{need / usual:.2f}") if need > 0 else ("any", "any")
+        rows.append([norm + mark, *cells, *scale, verdict(one)])
     columns = [
         "norm",
         "fresh rho",
