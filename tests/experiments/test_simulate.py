@@ -123,6 +123,8 @@ def test_a_resumed_run_has_the_same_bits(change):
         ({"flow": "as"}, "must be one of .*sa"),
         ({"norm": "poost"}, "Did you mean 'post'"),
         ({"norm": "mix", "tau": 70.0}, "`tau` must lie within the run"),
+        ({"norm": "none", "t_max": 400.0}, "Without a norm tokens grow like e\\^t"),
+        ({"norm": "none", "t_max": 50.0, "dtype": "float32"}, "beyond float32 at t = 44.36"),
         ({"norm": "ngpt", "alpha": -1.0}, "`alpha` must satisfy"),
         ({"t_max": -1.0}, "`t_max` must satisfy"),
         ({"t_min": 0.0}, "`t_min` must satisfy"),

@@ -224,6 +224,10 @@ def _prepare(config: Config):
         raise ValueError(
             f"Argument `norm` must be 'post' for fisher-rao, but norm='{config.norm}'."
         )
+    if config.norm == "none" and config.value > 0:  # |x|^2 grows like e^(2 value t)
+        longest = np.log(float(np.finfo(config.dtype).max)) / 2 / config.value
+        remedy = f"Without a norm tokens grow like e^t, beyond {config.dtype} at t = {longest:.4g}."
+        check_between(save_times(config)[-1], "t_max", high=longest, open_high=True, remedy=remedy)
     flow, ts, x0 = make_flow(config), save_times(config), starts.start(config)
     if isinstance(flow, af.Flow) and isinstance(flow.norm, af.norms.Norm):
         flow.norm.check_times(ts)
