@@ -6,7 +6,6 @@ from attnflow.theory import equiangular, normalization
 
 SCHEMES = normalization.SCHEMES
 GROWING = ("pre", "peri", "ln-scaling")
-NONE = {"tau": None, "alpha": 1.0}
 
 
 def schedule(t):
@@ -16,7 +15,7 @@ def schedule(t):
 
 def options(scheme, *, tau=1.0):
     """Switch of mix and schedule of ngpt, as in THEORY 8.2."""
-    return {"tau": tau if scheme == "mix" else None, "alpha": schedule if scheme == "ngpt" else 1.0}
+    return {"tau": tau, "alpha": schedule if scheme == "ngpt" else 1.0}
 
 
 def equiangular_tokens(n, rho):
@@ -416,7 +415,7 @@ def test_depth_budget_at_the_ends():
         (lambda f: f.layer_step("post", 0.5, n=1, beta=1.0), "`n` must be"),
         (lambda f: f.layer_step("pots", 0.5, n=4, beta=1.0), "Did you mean 'post'"),
         (lambda f: f.layer_step("pre", 0.5, n=4, beta=1.0, radius=0.0), "`radius` must be"),
-        (lambda f: f.layer_step("mix", 0.5, n=4, beta=1.0), "`tau` must be the time"),
+        (lambda f: f.layer_step("mix", 0.5, n=4, beta=1.0, tau=-1.0), "`tau` must be"),
         (lambda f: f.layer_course("post", layers=0, n=4, beta=1.0), "`layers` must be"),
         (
             lambda f: f.layer_course("mix", layers=5, tau=5.0, n=4, beta=1.0),

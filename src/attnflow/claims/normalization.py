@@ -38,7 +38,7 @@ def _norm(scheme: str) -> Any:
 
 def _options(scheme: str) -> dict[str, Any]:
     return {
-        "tau": TAU if scheme == "mix" else None,
+        "tau": TAU,
         "alpha": _schedule if scheme == "ngpt" else 1.0,
     }
 

@@ -70,12 +70,7 @@ class Config:
 def resolve(config: Config) -> Config:
     """Config with the logit scale and the switch of mix filled in, once every setting makes sense."""
     _check(config)
-    quarter = min(max(1, config.layers // 4), config.layers - 1)
-    return replace(
-        config,
-        beta=beta_of(config),
-        tau=quarter if config.tau is None else config.tau,
-    )
+    return replace(config, beta=beta_of(config), tau=tau_of(config))
 
 
 def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr.Dataset:
@@ -193,6 +188,12 @@ def beta_of(config: Config) -> float:
     return usual_beta(config.width, config.heads) if config.beta is None else float(config.beta)
 
 
+def tau_of(config: Config) -> int:
+    """Number of first layers of mix that are Post-LN, a quarter if it is open."""
+    quarter = min(max(1, config.layers // 4), config.layers - 1)
+    return quarter if config.tau is None else config.tau
+
+
 def budget_curve(config: Config, norm: str, betas: np.ndarray) -> np.ndarray:
     """Aligned layers until rho_max at each beta, shape (beta,); inf beyond 10 times the layers."""
     step, found = af.theory.normalization.layer_step, np.full(betas.shape, np.inf)
@@ -204,7 +205,7 @@ def budget_curve(config: Config, norm: str, betas: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):  # ngpt of rate 1 at beta = 0: one point
             after = step(
                 norm, after.cosine, n=config.context, beta=betas, radius=after.radius, t=layer,
-                tau=config.tau, alpha=config.alpha,
+                tau=tau_of(config), alpha=config.alpha,
             )  # fmt: skip
         found = np.where((after.gap <= 1 - config.rho_max) & np.isinf(found), layer + 1, found)
         if np.isfinite(found).all():
@@ -245,7 +246,7 @@ def random_course(config: Config, norm: str, layers: int, context: int) -> np.nd
         gain=config.gain**2,
         activation=None if config.activation == "none" else config.activation,
         radius=config.radius if norm in GROWING else 1.0,
-        tau=config.tau,
+        tau=tau_of(config),
         alpha=config.alpha,
     ).gap
 
@@ -260,7 +261,7 @@ def _aligned(config: Config, norm: str, layers: int, beta: float, context: int) 
             n=context,
             beta=beta,
             radius=config.radius if norm in GROWING else 1.0,
-            tau=config.tau,
+            tau=tau_of(config),
             alpha=config.alpha,
         ).gap
 

@@ -269,7 +269,7 @@ def random_layer_course(
     activation: str | None = None,
     eta: Number = 1.0,
     radius: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> Course:
     r"""Gap and radius through layers of fresh random weights.

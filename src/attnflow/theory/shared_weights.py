@@ -32,7 +32,7 @@ def shared_weights_cosine(
     variance: Number,
     gain: Number = 1.0,
     radius: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> np.ndarray:
     r"""Mean cosine of orthogonal tokens under a flow whose random Q, K, V do not change with depth.

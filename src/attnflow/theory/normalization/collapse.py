@@ -77,7 +77,7 @@ def terminal_constant(
     n: int,
     beta: Number,
     radius: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
     log: bool = False,
 ) -> float:
@@ -134,7 +134,7 @@ def terminal_gap(
     n: int,
     beta: Number,
     radius: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> np.ndarray:
     r"""Terminal law $C e^{\text{exponent}\cdot\text{clock}(t)}$ of the gap 1 - rho.
@@ -215,7 +215,7 @@ def depth_budget(
     rho0: Number = 0.0,
     radius: Number = 1.0,
     eta: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
     max_layers: int = 10_000,
 ) -> float:

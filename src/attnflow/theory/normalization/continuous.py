@@ -49,7 +49,7 @@ def speed(
     beta: Numbers,
     radius: Numbers = 1.0,
     t: Number = 0.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> np.ndarray:
     r"""Rate of change of the common cosine, $\dot\rho = f(\rho)/s$, $f = 2w(1-\rho)(1+(n-1)\rho)$.
@@ -92,7 +92,7 @@ def speed_factor(
     beta: Numbers,
     radius: Numbers = 1.0,
     t: Number = 0.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> np.ndarray:
     r"""Speed factor s: directions move at $\dot\theta = P_\theta A/s$, A being what the token sees.
@@ -137,7 +137,7 @@ def cosine(
     n: int,
     beta: Number,
     radius: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> np.ndarray:
     """Common cosine of n equiangular tokens under a scheme.
@@ -174,7 +174,7 @@ def course(
     n: int,
     beta: Number,
     radius: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> Course:
     r"""Gap 1 - rho and radius of n equiangular tokens under a scheme, down to gaps of 1e-300.

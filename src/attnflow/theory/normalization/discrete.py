@@ -53,7 +53,7 @@ def layer_step(
     eta: Numbers = 1.0,
     radius: Numbers = 1.0,
     t: Number = 0.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> Course:
     r"""Gap and radius after one layer.
@@ -98,7 +98,7 @@ def layer_course(
     beta: Number,
     eta: Number = 1.0,
     radius: Number = 1.0,
-    tau: Number | None = None,
+    tau: Number = 1.0,
     alpha: Rate = 1.0,
 ) -> Course:
     """Gap and radius through a stack of layers; layer l acts at time l eta.

@@ -76,10 +76,7 @@ def check_scheme(
     """Beta and radius as floats, once scheme, n, tau and alpha make sense."""
     check_choice(scheme, "scheme", SCHEMES)
     check_count(n, "n", 2)
-    if scheme == "mix":
-        if tau is None:
-            raise ValueError("Argument `tau` must be the time of the switch for mix, but tau=None.")
-        check_nonnegative(tau, "tau")
+    check_nonnegative(tau, "tau")
     if not callable(alpha):
         check_nonnegative(alpha, "alpha", "Negative rates repel.")
     return check_finite(beta, "beta"), check_positive(radius, "radius")
