@@ -6,8 +6,8 @@ import pytest
 
 import attnflow as af
 from attnflow.claims.long_context import kernel_gap
-from attnflow.theory import escape
 from attnflow.theory import long_context as lc
+from attnflow.theory.long_context import escape
 
 SIZES = 2 ** np.arange(8, 21, 2)
 TABLE = {

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from attnflow.theory import long_context
-from attnflow.theory.uniform_keys import (
+from attnflow.theory.long_context.uniform_keys import (
     log_partition,
     near_equiangular,
     output_length,

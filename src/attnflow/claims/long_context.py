@@ -10,8 +10,8 @@ import numpy as np
 import attnflow as af
 from attnflow.claims.claim import Claim, Sides
 from attnflow.claims.runs import array, read
-from attnflow.theory import escape
 from attnflow.theory import long_context as theory
+from attnflow.theory.long_context import escape
 
 LAYERS = ((50, 0.3, 1.1), (200, 0.5, 2.0), (100, 0.2, 1.6))
 """Layers of all tokens: n, rho, gamma."""

@@ -10,7 +10,7 @@ import attnflow as af
 from attnflow.claims.claim import Claim, Sides
 from attnflow.claims.long_context import attend
 from attnflow.claims.runs import array, uniform
-from attnflow.theory import uniform_keys as theory
+from attnflow.theory.long_context import uniform_keys as theory
 
 CASES = ((2, 4.0), (3, 5.0), (8, 6.0))
 """Dimension and inverse temperature."""

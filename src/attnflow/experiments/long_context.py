@@ -271,7 +271,7 @@ def _one_layer(config: Config) -> dict[str, Any]:
 
 def _escapes(config: Config) -> dict[str, Any]:
     """Many layers: exact, estimated, and real where the tokens are few."""
-    theory, ns = af.theory.escape, np.array(config.escape_ns)
+    theory, ns = af.theory.long_context, np.array(config.escape_ns)
     gammas = np.array(config.escape_gammas)[:, None]
     courses = theory.cosines(config.rho, layers=config.layers, n=ns, gamma=gammas)
     counts = theory.layers_to_escape(config.rho, gammas, n=ns, rho_max=config.rho_max)
@@ -332,7 +332,7 @@ def _random_tokens(config: Config, found: np.ndarray) -> dict[str, Any]:
 
     def predict(gammas):
         rows = [
-            af.theory.uniform_keys.near_equiangular(rho, n=n, beta=gammas * log_n, d=_dimension(config, i))
+            af.theory.long_context.near_equiangular(rho, n=n, beta=gammas * log_n, d=_dimension(config, i))
             for i in range(len(config.densities))
         ]  # fmt: skip
         return np.stack([row.cosine for row in rows]), np.stack([row.self_weight for row in rows])
@@ -351,7 +351,7 @@ def _random_tokens(config: Config, found: np.ndarray) -> dict[str, Any]:
         result[f"{name}_curve"] = (("density", "gamma"), along[k], predicted)
     theory, gammas = af.theory.long_context, _gammas(config)
     exact = theory.output_cosine(rho, n=n, beta=scales * log_n)
-    threshold = af.theory.uniform_keys.random_energy_threshold(config.densities) / (1 - rho)
+    threshold = af.theory.long_context.random_energy_threshold(config.densities) / (1 - rho)
     return result | {
         "random_equiangular": ("random_gamma", exact, {"long_name": "C_n of equal cosines"}),
         "equiangular_cosine": (

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from attnflow.theory import (
         clustering,
         equiangular,
-        escape,
         gram,
         hemisphere,
         kuramoto,
@@ -26,13 +25,11 @@ if TYPE_CHECKING:
         staircase,
         stationary,
         two_clusters,
-        uniform_keys,
     )
 
 __all__ = [
     "clustering",
     "equiangular",
-    "escape",
     "gram",
     "hemisphere",
     "kuramoto",
@@ -48,7 +45,6 @@ __all__ = [
     "staircase",
     "stationary",
     "two_clusters",
-    "uniform_keys",
 ]
 
 

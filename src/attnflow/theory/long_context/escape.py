@@ -1,7 +1,7 @@
 r"""Equiangular tokens through many long-context layers: collapse at once, or a slow drift that ends in it.
 
 A layer above $\gamma_c = 1/(1-\rho)$ is almost the identity, but $\rho$ drifts up, and $\gamma_c$ with it, until the
-tokens escape: long contexts are metastable, not stable. One layer: `long_context`.
+tokens escape: long contexts are metastable, not stable. One layer: `one_layer`.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ def gaps(
 ) -> np.ndarray:
     r"""Gap $1-\rho$ after each layer of $\beta = \gamma\log n$, accurate relative to itself down to 1e-300.
 
-    Iterates `long_context.output_gap`. Exact: outputs, normalised, are equiangular again.
+    Iterates `output_gap`. Exact: outputs, normalised, are equiangular again.
 
     Args:
         rho0: Common cosine at the start, in [-1/(n-1), 1], any shape.
@@ -31,7 +31,7 @@ def gaps(
         ValueError: If an argument is out of range.
 
     Source:
-        `long_context.output_gap`, iterated.
+        `output_gap`, iterated.
     """
     check_count(layers, "layers", 1)
     state, n, beta, eta = _start(rho0, n, gamma, eta)
