@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from attnflow.errors import check_choice, check_count, check_finite, check_shape, check_weights
-from attnflow.kernels import dense
+from attnflow.kernels import as_kernel_sum, auto
 
 Matrix = float | Float[Array, "..."]
 Mask = Callable[..., Any] | Bool[Array, "n n"] | None
@@ -30,7 +30,7 @@ class Attention(eqx.Module):
 
     The self term j = i is included. Q, K, V are multiples of the identity, given as numbers, or
     matrices. Weights count a token as if it were repeated: $p_{ij} \propto w_j e^{\ldots}$.
-    O(n^2 d) time, O(n block) memory with the default kernel sum.
+    O(n^2 d) time, O(n block) memory; on the circle and on S² O(n) for many tokens (`kernels.auto`).
 
     Attributes:
         beta: Inverse temperature, finite; negative repels.
@@ -39,7 +39,8 @@ class Attention(eqx.Module):
         value: V, a number or shape (d, d).
         weights: Token weights w, shape (n,), >= 0, sum 1; equal by default.
         mask: Pairs that count, a function (i, j) -> bool such as `kernels.causal`, or shape (n, n).
-        kernel_sum: How the sum is done, (q, k, v, beta) -> (mean, log_z).
+        kernel_sum: How the sum is done, (q, k, v, beta) -> (mean, log_z), or its name in
+            `kernels.KERNEL_SUMS`: by default "auto", the cheapest exact one.
 
     Source:
         Geshkovski, Letrouit, Polyanskiy, Rigollet, "A mathematical perspective on Transformers"
@@ -52,7 +53,9 @@ class Attention(eqx.Module):
     value: Matrix = 1.0
     weights: Float[Array, "... n"] | None = eqx.field(default=None, kw_only=True)
     mask: Mask = eqx.field(default=None, kw_only=True)
-    kernel_sum: Callable = eqx.field(static=True, default=dense, kw_only=True)
+    kernel_sum: Callable = eqx.field(
+        static=True, default=auto, converter=as_kernel_sum, kw_only=True
+    )
 
     def __check_init__(self):
         _check_parameters(self)
@@ -106,7 +109,9 @@ class UnnormalizedAttention(eqx.Module):
     clock: Literal["physical", "rescaled"] = eqx.field(
         static=True, default="physical", kw_only=True
     )
-    kernel_sum: Callable = eqx.field(static=True, default=dense, kw_only=True)
+    kernel_sum: Callable = eqx.field(
+        static=True, default=auto, converter=as_kernel_sum, kw_only=True
+    )
 
     def __check_init__(self):
         check_choice(self.clock, "clock", ("physical", "rescaled"))
@@ -223,7 +228,9 @@ class SinkhornAttention(eqx.Module):
     key: Matrix = 1.0
     value: Matrix = 1.0
     iterations: int = eqx.field(static=True, default=64, kw_only=True)
-    kernel_sum: Callable = eqx.field(static=True, default=dense, kw_only=True)
+    kernel_sum: Callable = eqx.field(
+        static=True, default=auto, converter=as_kernel_sum, kw_only=True
+    )
 
     def __check_init__(self):
         check_count(self.iterations, "iterations")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from attnflow.attention import (
@@ -19,8 +22,8 @@ from attnflow.attention import (
     is_isotropic,
 )
 from attnflow.errors import check_between, check_finite
+from attnflow.kernels import as_kernel_sum, auto, cheapest, dense, name_of, to_accuracy
 from attnflow.kernels import causal as causal_mask
-from attnflow.kernels import dense
 from attnflow.norms import Norm, post_ln
 from attnflow.sphere import normalize
 
@@ -127,7 +130,9 @@ class FisherRaoFlow(eqx.Module):
 
     beta: Float[Array, ""] = eqx.field(converter=as_parameter)
     rate: Float[Array, ""] = eqx.field(converter=as_parameter, default=1.0)
-    kernel_sum: Callable = eqx.field(static=True, default=dense, kw_only=True)
+    kernel_sum: Callable = eqx.field(
+        static=True, default=auto, converter=as_kernel_sum, kw_only=True
+    )
 
     def __check_init__(self):
         check_finite(self.beta, "beta")
@@ -155,6 +160,34 @@ class FisherRaoFlow(eqx.Module):
         height = jnp.where(small, x @ (w @ x), jnp.expm1(log_z) / jnp.where(small, 1.0, beta))
         rate = jnp.asarray(self.rate, w.dtype)
         return WeightedTokens(velocity, rate * w * (height - w @ height))
+
+
+def settled(flow: Callable, n: int, d: int) -> tuple[Callable, str | None]:
+    """A flow whose kernel sum is no longer "auto" but the one that n tokens in d dimensions take, and its name.
+
+    None if the flow has no kernel sum. Under a mask, with Q or K a matrix, or where tokens are not on
+    the sphere, that is `dense`.
+    """
+    holder = flow if isinstance(flow, FisherRaoFlow) else getattr(flow, "attention", None)
+    kernel_sum = getattr(holder, "kernel_sum", None)
+    if holder is None or kernel_sum is None:
+        return flow, None
+    options = kernel_sum.keywords if isinstance(kernel_sum, partial) else {}
+    if (kernel_sum.func if options else kernel_sum) is not auto:
+        return flow, name_of(kernel_sum)
+    symmetric = all(np.ndim(getattr(holder, name, 1.0)) == 0 for name in ("query", "key"))
+    plain = symmetric and getattr(holder, "mask", None) is None
+    if not plain or getattr(getattr(flow, "norm", None), "sees_radius", False):
+        chosen = dense
+    else:
+        beta = holder.beta * getattr(holder, "query", 1.0) * getattr(holder, "key", 1.0)
+        chosen = cheapest(n, d, beta, **options)
+        if options and chosen is not dense:
+            chosen = to_accuracy(chosen, **options)
+    holder = replace(holder, kernel_sum=chosen)
+    if isinstance(flow, FisherRaoFlow):
+        return holder, name_of(chosen)
+    return eqx.tree_at(lambda f: f.attention, flow, holder), name_of(chosen)
 
 
 FLOWS = {

@@ -25,7 +25,7 @@ from attnflow.errors import (
     concrete,
 )
 from attnflow.events import Bracket, cap_margin, speed_margin
-from attnflow.flows import FisherRaoFlow, Flow, WeightedTokens
+from attnflow.flows import FisherRaoFlow, Flow, WeightedTokens, settled
 from attnflow.norms import Norm
 from attnflow.sphere import normalize, span
 
@@ -45,7 +45,8 @@ class Trajectory(eqx.Module):
         observed: Observables at those times, each with a leading axis t.
         t_end: Time at which the run ended: ts[-1], or the time of the event.
         x_end: State at t_end, shape (n, d); `WeightedTokens` where weights evolve.
-        stats: Numbers of steps: num_steps, num_accepted_steps, num_rejected_steps.
+        stats: Numbers of steps: num_steps, num_accepted_steps, num_rejected_steps; and `kernel_sum`, the
+            name of the sum that was taken (not under jit, grad or vmap).
     """
 
     ts: Float[Array, "*batch t"]
@@ -68,8 +69,10 @@ class Trajectory(eqx.Module):
         for name, values in self.observed.items():
             axes = [f"{name}_{k}" for k in range(1, np.ndim(values))]
             data[name] = (("time", *axes), np.asarray(values))
-        numbers = {key: int(value) for key, value in self.stats.items() if np.ndim(value) == 0}
-        return xr.Dataset(data, {"time": np.asarray(self.ts)}, attrs=numbers)
+        stats = {
+            k: v if isinstance(v, str) else int(v) for k, v in self.stats.items() if np.ndim(v) == 0
+        }
+        return xr.Dataset(data, {"time": np.asarray(self.ts)}, attrs=stats)
 
 
 class LayerMap(dfx.AbstractSolver):
@@ -202,8 +205,10 @@ def solve(
         if isinstance(norm, Norm):
             norm.check_times(ts)
         _check_start(flow, until, ts[0], state, args)
+    flow, kernel_sum = settled(flow, *state_tokens(state).shape)
     basis = None
-    if reduce and isotropic and state_tokens(state).shape[1] > state_tokens(state).shape[0]:
+    n, d = state_tokens(state).shape
+    if reduce and isotropic and d > n and kernel_sum not in ("fourier", "harmonics"):
         coordinates, basis = span(state_tokens(state))
         state = _with_tokens(state, coordinates)
     defaults = TOLERANCES.get(str(dtype), TOLERANCES["float32"])
@@ -221,6 +226,7 @@ def solve(
         if (kept := int(jnp.isfinite(saved_ts).sum())) < len(saved_ts):
             series = (saved_ts, xs, weights, observed)
             saved_ts, xs, weights, observed = jax.tree.map(lambda leaf: leaf[:kept], series)
+        stats |= {} if kernel_sum is None else {"kernel_sum": kernel_sum}
     return Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats)
 
 
