@@ -9,6 +9,7 @@ from attnflow.claims import (
     kuramoto,
     limits,
     long_context,
+    many_tokens,
     metastability,
     modes,
     normalization,
@@ -26,7 +27,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
     metastability, staircase, stability, modes, normalization, long_context, uniform_keys,
-    random_weights,
+    random_weights, many_tokens,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 

@@ -29,8 +29,8 @@ def fourier(
     of the index by one.
 
     The error of log Z_i is at most $(2\,\mathrm{tol} + 10^{-13})\|\mu\|/Z_i$ plus truncation, Z in units of
-    $e^\beta$, with $\|\mu\|^2 = \sum_{ij} w_i w_j (1 + \langle v_i, v_j\rangle)e^{\beta(\cos\theta_{ij} - 1)}$. Rows for
-    which that exceeds the accuracy, tokens far from a crowd for example, are summed over all pairs, so
+    $e^\beta$, with $\|\mu\|^2 = \sum_{ij} w_i w_j (1 + \langle v_i, v_j\rangle)e^{\beta(\cos\theta_{ij} - 1)}$. Rows
+    for which that exceeds the accuracy, tokens far from a crowd for example, are summed over all pairs, so
     that the accuracy is kept in every row.
 
     Differentiable in q, k, v, beta and weights, forward and reverse, to any order, as `dense` is, off the
