@@ -111,6 +111,30 @@ def test_asked_accuracy_is_kept_in_every_row(accuracy, beta, d):
         assert np.abs(log_z - exact_log_z).max() <= accuracy, name
 
 
+def rows_of(x, beta, rows):
+    """Means and log Z of some rows, by all pairs in NumPy."""
+    scores = beta * x[rows] @ x.T
+    top = scores.max(axis=1, keepdims=True)
+    e = np.exp(scores - top)
+    z = e.sum(axis=1, keepdims=True)
+    return e @ x / z, (np.log(z) + top)[:, 0]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("accuracy", [1e-6, 1e-10, None])
+def test_many_tokens_and_a_lonely_one(accuracy, d):
+    """In several parts; and the sum of the last token is 1 where that of the others is near n."""
+    n = 40_000
+    assert len(torus.parts(n, 100)) == 4
+    x = tokens("lone opposite", d, n)
+    y = jnp.asarray(x)
+    rows = np.r_[0 : n - 1 : 1000, n - 1]
+    mean, log_z = SUMS[d](y, y, y, 81.0, accuracy=accuracy)
+    exact, exact_log_z = rows_of(x, 81.0, rows)
+    assert np.abs(np.asarray(mean)[rows] - exact).max() <= (accuracy or 1e-11)
+    assert np.abs(np.asarray(log_z)[rows] - exact_log_z).max() <= (accuracy or 1e-11)
+
+
 @pytest.mark.parametrize("d", [2, 3])
 @pytest.mark.parametrize("beta", [-9.0, 0.0, 5.0, 300.0])
 @pytest.mark.parametrize("p", [0, 1, 4, 5])
