@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -162,8 +162,8 @@ class FisherRaoFlow(eqx.Module):
         return WeightedTokens(velocity, rate * w * (height - w @ height))
 
 
-def settled(flow: Callable, n: int, d: int) -> tuple[Callable, str | None]:
-    """A flow whose kernel sum is no longer "auto" but the one that n tokens in d dimensions take, and its name.
+def settled(flow: Callable, x: Any) -> tuple[Callable, str | None]:
+    """A flow whose kernel sum is no longer "auto" but the one that tokens x take, and its name.
 
     None if the flow has no kernel sum. Under a mask, with Q or K a matrix, or where tokens are not on
     the sphere, that is `dense`.
@@ -181,7 +181,7 @@ def settled(flow: Callable, n: int, d: int) -> tuple[Callable, str | None]:
         chosen = dense
     else:
         beta = holder.beta * getattr(holder, "query", 1.0) * getattr(holder, "key", 1.0)
-        chosen = cheapest(n, d, beta, **options)
+        chosen = cheapest(len(x), x.shape[1], beta, **options)
         if options and chosen is not dense:
             chosen = to_accuracy(chosen, **options)
     holder = replace(holder, kernel_sum=chosen)

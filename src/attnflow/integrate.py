@@ -45,8 +45,8 @@ class Trajectory(eqx.Module):
         observed: Observables at those times, each with a leading axis t.
         t_end: Time at which the run ended: ts[-1], or the time of the event.
         x_end: State at t_end, shape (n, d); `WeightedTokens` where weights evolve.
-        stats: Numbers of steps: num_steps, num_accepted_steps, num_rejected_steps; and `kernel_sum`, the
-            name of the sum that was taken (not under jit, grad or vmap).
+        steps: Numbers of steps: num_steps, num_accepted_steps, num_rejected_steps.
+        kernel_sum: Name of the sum that was taken; None if there was none.
     """
 
     ts: Float[Array, "*batch t"]
@@ -55,7 +55,13 @@ class Trajectory(eqx.Module):
     observed: dict[str, Array]
     t_end: Float[Array, "*batch"]
     x_end: Any
-    stats: dict[str, Any]
+    steps: dict[str, Any]
+    kernel_sum: str | None = eqx.field(static=True, default=None)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Numbers of steps, and the kernel sum."""
+        return self.steps | ({} if self.kernel_sum is None else {"kernel_sum": self.kernel_sum})
 
     def to_xarray(self) -> xr.Dataset:
         """Labelled copy: axes time, token, axis; scalars a time series each."""
@@ -205,10 +211,9 @@ def solve(
         if isinstance(norm, Norm):
             norm.check_times(ts)
         _check_start(flow, until, ts[0], state, args)
-    flow, kernel_sum = settled(flow, *state_tokens(state).shape)
+    flow, kernel_sum = settled(flow, state_tokens(state))
     basis = None
-    n, d = state_tokens(state).shape
-    if reduce and isotropic and d > n and kernel_sum not in ("fourier", "harmonics"):
+    if reduce and isotropic and kernel_sum not in ("fourier", "harmonics") and _wide(state):
         coordinates, basis = span(state_tokens(state))
         state = _with_tokens(state, coordinates)
     defaults = TOLERANCES.get(str(dtype), TOLERANCES["float32"])
@@ -226,8 +231,7 @@ def solve(
         if (kept := int(jnp.isfinite(saved_ts).sum())) < len(saved_ts):
             series = (saved_ts, xs, weights, observed)
             saved_ts, xs, weights, observed = jax.tree.map(lambda leaf: leaf[:kept], series)
-        stats |= {} if kernel_sum is None else {"kernel_sum": kernel_sum}
-    return Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats)
+    return Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats, kernel_sum)
 
 
 @eqx.filter_jit
@@ -294,6 +298,11 @@ def _solve(
 def state_tokens(state):
     """Tokens of a state: the state itself, unless weights go with it."""
     return state.x if isinstance(state, WeightedTokens) else state
+
+
+def _wide(state) -> bool:
+    """Whether there are fewer tokens than dimensions."""
+    return state_tokens(state).shape[1] > state_tokens(state).shape[0]
 
 
 def _with_tokens(state, x):
