@@ -7,6 +7,8 @@ from pathlib import Path
 
 BENCHMARKS = {
     "dense": "benchmarks.dense",
+    "dense_attempts": "benchmarks.dense_attempts",
+    "fast_sums": "benchmarks.fast_sums",
     "phase_diagram": "benchmarks.phase_diagram",
     "coalescence": "benchmarks.coalescence",
     "clustering": "benchmarks.clustering",

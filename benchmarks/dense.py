@@ -1,5 +1,6 @@
 """Exact kernel sum dense(x, x, x, beta) against NumPy, torch, KeOps and unblocked JAX."""
 
+import time
 from importlib.metadata import version
 
 import jax
@@ -9,31 +10,34 @@ import torch
 
 from attnflow.kernels import dense
 from benchmarks import THREADS
-from benchmarks.timing import alternate, machine, peak_memory, roof
+from benchmarks.timing import alternate, machine, peak_memory, steps
 
 N, BETA, ROUNDS = 8192, 4.0, 9
 DIMENSIONS = (2, 3, 16, 64, 256)
 BIG_N, BIG_D = 131_072, 16
 
 
+TILE = {"float32": (482, 3856), "float64": (249, 1992)}
+"""Rows and columns that `dense` takes at a time."""
+
+
 def main() -> dict:
     torch.set_num_threads(THREADS)
-    limits = {dtype: roof(dtype) for dtype in ("float32", "float64")}
     print(f"dense(x, x, x, beta), n = {N}: milliseconds, and peer time / dense time")
     cells = []
-    for dtype in limits:
+    for dtype in TILE:
         for d in DIMENSIONS:
-            cells.append(cell(dtype, d, limits[dtype]))
+            cells.append(cell(dtype, d))
             show(cells[-1])
     ratios = [c["ratio_to_best_peer"] for c in cells]
     mean = float(np.exp(np.mean(np.log(ratios))))
     print(f"best peer / dense: geometric mean {mean:.2f}, lowest {min(ratios):.2f}")
-    memory = [big(dtype, gradient) for dtype in limits for gradient in (False, True)]
+    show_roofline(cells)
+    memory = [big(dtype, gradient) for dtype in TILE for gradient in (False, True)]
     return {
         "machine": machine(),
         "setting": {"n": N, "beta": BETA, "rounds": ROUNDS, "jax": jax.__version__},
         "peers": {"numpy": np.__version__, "torch": torch.__version__, "keops": version("pykeops")},
-        "roof": limits,
         "cells": cells,
         "geometric_mean": mean,
         "lowest": min(ratios),
@@ -41,7 +45,7 @@ def main() -> dict:
     }
 
 
-def cell(dtype: str, d: int, limits: dict[str, float]) -> dict:
+def cell(dtype: str, d: int) -> dict:
     """Times of every tool on one (dtype, d), after a check that they all give the same means."""
     x = np.random.default_rng(0).normal(size=(N, d))
     x = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(dtype)
@@ -52,26 +56,69 @@ def cell(dtype: str, d: int, limits: dict[str, float]) -> dict:
     seconds = alternate(tools, ROUNDS)
     ours = seconds["dense"]
     ratios = {name: float(np.nanmedian(s / ours)) for name, s in seconds.items() if name != "dense"}
-    work = N**2 / 2 / limits["exp_per_s"] + N**2 * (d + 2 * (d + 1)) / limits["flop_per_s"]
+    parts = steps(dtype, d, TILE[dtype])
+    calls = {"dense": tools["dense"]} | {name: call for name, (call, _) in parts.items()}
+    limits = {}
+    for name, clock in (("wall", time.perf_counter), ("cpu", time.process_time)):
+        best = {part: float(s.min()) for part, s in alternate(calls, ROUNDS, clock=clock).items()}
+        rates = {part: work / best[part] for part, (_, work) in parts.items()}
+        limit = rooflines(d, rates, TILE[dtype])
+        limits[name] = {
+            "milliseconds": best["dense"] * 1e3,
+            "rates": rates,
+            "limit_milliseconds": {kind: 1e3 * s for kind, s in limit.items()},
+            "times_limit": {kind: best["dense"] / s for kind, s in limit.items()},
+        }
     return {
         "dtype": dtype,
         "d": d,
-        "milliseconds": {name: float(np.nanmedian(s)) * 1e3 for name, s in seconds.items()},
+        "milliseconds": {name: float(np.nanmedian(seconds[name])) * 1e3 for name in tools},
         "ratios": ratios,
         "best_peer": min(ratios, key=lambda name: ratios[name]),
         "ratio_to_best_peer": min(ratios.values()),
-        "fraction_of_roof": float(work / np.median(ours)),
+        "times_limit": limits["wall"]["times_limit"],
+        "limits": limits,
         "errors": errors,
+    }
+
+
+def rooflines(d: int, rates: dict[str, float], tile: tuple[int, int]) -> dict[str, float]:
+    """Seconds that N tokens take at least, if each pair is scored once and steps do not overlap.
+
+    N^2 / 2 exponentials at the faster of the measured rates, and N^2 (d + 2 (d + 1)) operations: at
+    the rate of a large square product ("square"), and at that of the three products with the
+    shapes of a tile ("tile"). By the clock, where others take the cores away, each step may meet a
+    better moment than the whole; seconds of CPU compare what they cost.
+    """
+    tiles = N**2 / 2 / (tile[0] * tile[1])
+    exponentials = tiles / max(rates["XLA exp"], rates["our exp2"])
+    return {
+        "square": exponentials + N**2 * (d + 2 * (d + 1)) / rates["square"],
+        "tile": exponentials
+        + tiles * sum(1 / rates[s] for s in ("scores", "to rows", "to columns")),
     }
 
 
 def show(cell: dict) -> None:
     times = "  ".join(f"{name} {ms:7.1f}" for name, ms in cell["milliseconds"].items())
     best = f"{cell['best_peer']} x{cell['ratio_to_best_peer']:.2f}"
-    head = f"{cell['dtype']} d={cell['d']:<4}"
+    print(f"{cell['dtype']} d={cell['d']:<4} {times}   best peer {best:12}", flush=True)
+
+
+def show_roofline(cells: list[dict]) -> None:
     print(
-        f"{head} {times}   best peer {best:12}  {cell['fraction_of_roof']:.0%} of roof", flush=True
+        "dense, and what exponentials and products alone take: milliseconds by the clock, and of CPU"
     )
+    for c in cells:
+        text = ""
+        for clock, limit in c["limits"].items():
+            text += f"   {clock} {limit['milliseconds']:6.1f}:"
+            for kind, ms in limit["limit_milliseconds"].items():
+                text += f" {kind} {ms:6.1f} x{limit['times_limit'][kind]:.2f}"
+        pairs = TILE[c["dtype"]][0] * TILE[c["dtype"]][1]
+        rates = c["limits"]["cpu"]["rates"]
+        text += f"   exp {rates['XLA exp'] * pairs:.2g}/s, ours {rates['our exp2'] * pairs:.2g}/s"
+        print(f"{c['dtype']} d={c['d']:<4}{text}, {rates['square']:.2g} flop/s of a CPU second")
 
 
 def big(dtype: str, gradient: bool) -> dict:

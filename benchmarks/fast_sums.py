@@ -106,7 +106,7 @@ def all_pairs(x, beta, rows):
 
 
 def ways(d: int) -> list[dict]:
-    """finufft behind a host call (ours) and jax-finufft, on one thread and on two, a million tokens."""
+    """Host calls to finufft (ours) and jax-finufft, on one thread and on two, a million tokens."""
     x, found = tokens(10**6, d), []
     for count in (1, THREADS):
         os.environ["OMP_NUM_THREADS"] = str(count)

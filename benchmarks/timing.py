@@ -6,21 +6,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from attnflow.kernels.fused import exp2, grouped, times
 from benchmarks import THREADS
 
 
 def alternate(
-    functions: dict[str, Callable[[], object]], rounds: int, budget: float = 20.0
+    functions: dict[str, Callable[[], object]],
+    rounds: int,
+    budget: float = 20.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, np.ndarray]:
     """Seconds of each call, shape (rounds,): every function once a round, after one warm-up.
 
-    A function that has used up `budget` seconds sits the later rounds out; they are NaN.
+    A function that has used up `budget` seconds sits the later rounds out; they are NaN. With
+    `time.process_time` as clock they are seconds of all threads together, which say more where
+    others take the cores away.
     """
     for function in functions.values():
         function()
@@ -28,9 +35,9 @@ def alternate(
     for turn in range(rounds):
         for name, function in functions.items():
             if np.nansum(seconds[name]) < budget:
-                start = time.perf_counter()
+                start = clock()
                 function()
-                seconds[name][turn] = time.perf_counter() - start
+                seconds[name][turn] = clock() - start
     return seconds
 
 
@@ -43,26 +50,46 @@ def machine() -> dict[str, object]:
     return {"cpu": model, "threads": THREADS, "python": platform.python_version()}
 
 
-def roof(dtype: str) -> dict[str, float]:
-    """Exponentials and floating-point operations per second that XLA reaches on this machine."""
-    n, repeats = 1024, 32
-    x = jnp.full((n, n), -0.5, dtype)
+def steps(dtype: str, d: int, tile: tuple[int, int]) -> dict[str, tuple[Callable, float]]:
+    """What the machine is measured by, each with its work: 8 tiles of pairs, or operations.
 
-    @jax.jit
-    def exponentials(x):
-        return jax.lax.fori_loop(0, repeats, lambda _, y: jnp.exp(y - 1), x)
+    Exponentials, XLA's and ours, on an array that stays in cache; the products of a tile, shapes
+    (rows, d + 2)(d + 2, columns), (rows, columns)(columns, d + 1) in the groups of columns that are
+    fastest, and (d + 1, rows)(rows, columns); a product of square matrices.
+    """
+    rows, columns = tile
+    random = lambda *shape: jnp.asarray(np.random.default_rng(0).normal(size=shape), dtype)
+    left, right, e = random(rows, d + 2), random(columns, d + 2), random(rows, columns)
+    groups, flat = grouped(random(columns, d + 1)), random(d + 1, rows)
+    n, cached, square = 1024, -abs(random(128, 512)), random(1024, 1024) / 1024
+    power_times = 8 * e.size // cached.size
+    product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
-    @jax.jit
-    def products(x):
-        def product(_, y):
-            return jnp.matmul(y, x, precision=jax.lax.Precision.HIGHEST) / n
+    def repeated(step, out, *given, times=8):
+        """A call that takes a step of `out` again and again."""
 
-        return jax.lax.fori_loop(0, repeats, product, x)
+        @jax.jit
+        def run(out, *given):
+            return jax.lax.fori_loop(0, times, lambda _, out: step(out, *given), out)
 
-    work = {"exp_per_s": (exponentials, n**2), "flop_per_s": (products, 2 * n**3)}
-    calls = {name: lambda f=f: jax.block_until_ready(f(x)) for name, (f, _) in work.items()}
-    seconds = alternate(calls, rounds=7)
-    return {name: repeats * work[name][1] / seconds[name].min() for name in work}
+        return lambda: jax.block_until_ready(run(out, *given))
+
+    def repeated_product(step, *given):
+        """Each product starts from one entry of that before, so that none is left out."""
+        take = lambda out, *given: (out := step(1e-9 * out[1], *given), out[0, 0])
+        return repeated(take, take((None, 0.0), *given), *given)
+
+    return {
+        "XLA exp": (repeated(lambda y: jnp.exp(y - 1), cached, times=power_times), 8.0),
+        "our exp2": (repeated(lambda y: exp2(y - 1), cached, times=power_times), 8.0),
+        "scores": (repeated_product(lambda s, a, b: product(a + s, b.T), left, right), 8.0),
+        "to rows": (
+            repeated_product(lambda s, a, *b: times(a, [g + s for g in b]), e, *groups),
+            8.0,
+        ),
+        "to columns": (repeated_product(lambda s, a, b: product(a + s, b), flat, e), 8.0),
+        "square": (repeated(product, square, square), 8 * 2.0 * n**3),
+    }
 
 
 def peak_memory(code: str) -> dict[str, float]:

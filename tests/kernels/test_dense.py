@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from attnflow.kernels import KERNEL_SUMS, causal, dense, exclude_self, window
+from attnflow.kernels.fused import exp2
+from attnflow.kernels.masks import reach
 
 N, M, D, P = 43, 29, 3, 2
 BETAS = [-1000.0, -9.0, 0.0, 1.0, 50.0, 1000.0, 1e6]
@@ -108,6 +110,26 @@ def test_masks(mask, weights, block):
         assert_matches(got, reference(x, x, x, beta, w, seen), x, x, x, beta)
 
 
+@pytest.mark.parametrize("block", [1, 4, 7])
+@pytest.mark.parametrize("mask", ["causal", "window"])
+@pytest.mark.parametrize(("n", "m"), [(N, M), (M, N)])
+def test_masks_between_other_tokens(n, m, mask, block):
+    q, k, v, mask = tokens(n), tokens(m, seed=1), tokens(m, P, seed=2), MASKS[mask]
+    got = dense(q, k, v, 9.0, mask=mask, block=block)
+    assert_matches(got, reference(q, k, v, 9.0, seen=mask(*np.ogrid[:n, :m])), q, k, v, 9.0)
+
+
+def test_only_tokens_within_reach_are_scored():
+    """Tokens out of reach may even be NaN: no block of rows has touched them."""
+    x, late = tokens(N), np.arange(N)[:, None] >= 30
+    poisoned = jnp.where(late, jnp.nan, x)
+    for mask, below in ((causal, 24), (window(2), 27)):  # the last block of 3 rows below 30, less 2
+        got = dense(x, poisoned, poisoned, 4.0, mask=mask, block=3)[0][:below]
+        np.testing.assert_array_equal(got, dense(x, x + 0, x, 4.0, mask=mask, block=3)[0][:below])
+    assert reach(causal) == (None, 0) and reach(window(2)) == (2, 2)
+    assert reach(exclude_self) == reach(None) == (None, None)
+
+
 def test_masks_say_who_sees_whom():
     i, j = np.ogrid[:4, :4]
     np.testing.assert_array_equal(causal(i, j), np.tri(4, dtype=bool))
@@ -131,11 +153,79 @@ def test_a_row_that_sees_nothing_is_zero_with_zero_gradient(block):
         assert not gradient.any()
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_power_of_two_is_right_to_one_unit(dtype, compiled):
+    info = np.finfo(dtype)
+    s = np.random.default_rng(0).uniform(info.minexp + 1, info.maxexp - 1, 10**5).astype(dtype)
+    s = np.concatenate([s, s / 1000, np.arange(info.minexp, info.maxexp, dtype=dtype)])
+    power = jax.jit(exp2) if compiled else exp2
+    want = np.exp2(s.astype(np.longdouble))
+    np.testing.assert_allclose(
+        np.asarray(power(s), np.longdouble) / want, 1, rtol=0, atol=float(info.eps)
+    )
+    special = np.asarray([0, -1, info.minexp - 1, -1e4, -np.inf, np.nan], dtype)
+    np.testing.assert_array_equal(power(special), np.asarray([1, 0.5, 0, 0, 0, np.nan], dtype))
+    np.testing.assert_allclose(jax.grad(power)(dtype_of(3.0, dtype)), 8 * np.log(2), rtol=info.eps)
+
+
+def dtype_of(value, dtype):
+    return jnp.asarray(value, dtype)
+
+
+def test_power_of_two_of_a_short_type():
+    s = jnp.asarray([-1.5, 0.0, 3.0], jnp.bfloat16)
+    np.testing.assert_array_equal(exp2(s), jnp.exp2(s.astype(float)).astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("case", ["pairs", "rows", "whole", "mask"])
+def test_wide_exponents_cure_float32_at_large_beta(case):
+    """Of tokens in a cap, with values of their own: terms are off by 1e-7 beta, or about 1e-7."""
+    beta, n = 1000.0, 600
+    x = tokens(n, dtype="float32") * 0.05 + jnp.asarray([[0.6, 0.0, 0.8]], "float32")
+    x = x / jnp.linalg.norm(x, axis=1, keepdims=True)
+    k = x if case == "pairs" else x + 0
+    options = {"mask": causal if case == "mask" else None, "block": n if case == "whole" else 64}
+    v = tokens(n, P, seed=1, dtype="float32")
+    double = x.astype(float)
+    want = dense(double, double, v.astype(float), beta, **options)
+    plain, wide = (dense(x, k, v, beta, wide=wide, **options) for wide in (False, True))
+    assert wide[0].dtype == wide[1].dtype == "float32"
+    worst = [float(jnp.abs(got[0] - want[0]).max()) for got in (plain, wide)]
+    eps = np.finfo("float32").eps
+    assert worst[1] < 4 * eps and worst[1] < worst[0] / 50
+    np.testing.assert_allclose(wide[1], want[1], rtol=eps)
+
+
+def test_wide_exponents_have_derivatives():
+    x = tokens(N)
+    slopes = [
+        jax.grad(lambda x, wide=wide: jnp.sum(jnp.sin(dense(x, x, x, 9.0, wide=wide)[0])))(at)
+        for at, wide in ((x, False), (x.astype("float32"), True))
+    ]
+    np.testing.assert_allclose(*slopes, atol=1e-4)
+
+
+def test_wide_exponents_need_float64(untyped):
+    x = tokens(5, dtype="float32")
+    with jax.enable_x64(False), pytest.raises(ValueError, match="`wide` must be False while"):
+        dense(x, x, x, 1.0, wide=True)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 32])
 @pytest.mark.parametrize("block", [None, 1])
 def test_few_tokens(n, block):
     x = tokens(n)
     assert_matches(dense(x, x, x, 9.0, block=block), reference(x, x, x, 9.0), x, x, x, 9.0)
+
+
+@pytest.mark.parametrize("block", [None, 7])
+@pytest.mark.parametrize("p", [1, 3, 4, 7, 8, 17])
+def test_any_number_of_values(p, block):
+    """They are multiplied in groups; each must come out in its place."""
+    x, v = tokens(N), tokens(N, p, seed=1)
+    for k in (x, x + 0):
+        assert_matches(dense(x, k, v, 9.0, block=block), reference(x, k, v, 9.0), x, k, v, 9.0)
 
 
 @pytest.mark.parametrize("block", [None, 7])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from attnflow.kernels import dense, exclude_self
+from attnflow.kernels import causal, dense, exclude_self, window
 
 N, D, BETA = 23, 3, 4.0
 WEIGHTS = jnp.asarray(0.2 + np.arange(N) % 4)
@@ -47,8 +47,15 @@ def assert_close(got, want):
 
 CASES = pytest.mark.parametrize(
     ("same", "mask", "beta"),
-    [(True, None, BETA), (True, None, -200.0), (True, exclude_self, BETA), (False, None, BETA)],
-    ids=["pairs", "rows take over", "mask", "rows"],
+    [
+        (True, None, BETA),
+        (True, None, -200.0),
+        (True, exclude_self, BETA),
+        (True, causal, BETA),
+        (True, window(3), BETA),
+        (False, None, BETA),
+    ],
+    ids=["pairs", "rows take over", "mask", "causal", "window", "rows"],
 )
 
 

@@ -232,7 +232,7 @@ def test_a_million_pairs_too_many_is_summed_fast():
 
 
 def test_solve_says_which_sum_it_took(key):
-    x = af.sphere.uniform(key, 6000, 3)
+    x = af.sphere.uniform(key, 8000, 3)
     flow = af.sa(9.0)
     trajectory = af.solve(flow, x, jnp.array([0.0, 0.5]), rtol=1e-6)
     assert trajectory.stats["kernel_sum"] == "harmonics"

@@ -11,8 +11,15 @@ from attnflow.kernels.dense import dense
 from attnflow.kernels.fourier import fourier
 from attnflow.kernels.harmonics import harmonics
 from attnflow.kernels.masks import causal, exclude_self, window
+from attnflow.kernels.random_batch import RandomBatch, random_batch
 
-KERNEL_SUMS = {"auto": auto, "dense": dense, "fourier": fourier, "harmonics": harmonics}
+KERNEL_SUMS = {
+    "auto": auto,
+    "dense": dense,
+    "fourier": fourier,
+    "harmonics": harmonics,
+    "random-batch": RandomBatch(seed=0, batch=256),
+}
 
 
 def as_kernel_sum(given: Callable | str) -> Callable:
@@ -33,6 +40,7 @@ def name_of(kernel_sum: Callable) -> str:
 
 __all__ = [
     "KERNEL_SUMS",
+    "RandomBatch",
     "as_kernel_sum",
     "auto",
     "causal",
@@ -42,6 +50,7 @@ __all__ = [
     "fourier",
     "harmonics",
     "name_of",
+    "random_batch",
     "to_accuracy",
     "window",
 ]
