@@ -18,7 +18,7 @@ from attnflow.kernels.harmonics import harmonics
 from attnflow.kernels.spaces import CIRCLE, SPHERE, Space
 
 SPACES: dict[int, tuple[Space, Callable[..., Any]]] = {2: (CIRCLE, fourier), 3: (SPHERE, harmonics)}
-PAIR, PAIR_ON_DEVICE = 2.5e-10, 1e-11
+PAIR, PAIR_ON_DEVICE = 4e-10, 1e-11
 """Seconds of a pair of tokens in `dense`, on two cores and on an accelerator."""
 CALL, POINT, MODE, MATRIX = 1e-3, {2: 1.2e-7, 3: 2.5e-7}, 5e-8, {2: 0.0, 3: 6e-9}
 """Seconds of a fast sum: as such, for each token, for each mode, and for each entry of its matrices."""
@@ -39,7 +39,7 @@ def auto(
 ) -> tuple[Float[Array, "n p"], Float[Array, " n"]]:
     """The cheapest exact sum: `fourier` or `harmonics` for many tokens at d = 2 or 3, else `dense`.
 
-    By the costs measured in `benchmarks/fast_sums.py`: from about 2500 tokens on the circle, and 7000 on S²
+    By the costs measured in `benchmarks/fast_sums.py`: from about 2000 tokens on the circle, and 6000 on S²
     at beta = 81. Fast sums need unit tokens that are queries and keys at once (q is k), and no mask.
 
     Args:
