@@ -55,11 +55,24 @@ def grow(d: int) -> dict:
         fast[n] = float(np.nanmin(seconds["fast"]))
         if n in DENSE_SIZES:
             pairs[n] = float(np.nanmin(seconds["dense"]))
-        print(f"{name} n={n:<9} {fast[n]:.4f} s" + (f"   dense {pairs[n]:.4f} s" if n in pairs else ""), flush=True)
+        print(
+            f"{name} n={n:<9} {fast[n]:.4f} s"
+            + (f"   dense {pairs[n]:.4f} s" if n in pairs else ""),
+            flush=True,
+        )
     exponent = slope([n for n in SIZES if n >= 10**5], fast)
     of_dense = slope([n for n in DENSE_SIZES if n >= 10**4], pairs)
-    print(f"{name}: seconds ~ n^{exponent:.2f} from 10^5 to 10^7; dense ~ n^{of_dense:.2f}", flush=True)
-    return {"sum": name, "seconds": fast, "dense": pairs, "exponent": exponent, "dense_exponent": of_dense}
+    print(
+        f"{name}: seconds ~ n^{exponent:.2f} from 10^5 to 10^7; dense ~ n^{of_dense:.2f}",
+        flush=True,
+    )
+    return {
+        "sum": name,
+        "seconds": fast,
+        "dense": pairs,
+        "exponent": exponent,
+        "dense_exponent": of_dense,
+    }
 
 
 def slope(sizes: list[int], seconds: dict[int, float]) -> float:
@@ -76,11 +89,15 @@ def error_against_time(d: int) -> list[dict]:
         for beta in (1.0, 81.0, 1000.0):
             exact = all_pairs(y, beta, rows)
             wanted = [1e-3, 1e-6] + ([1e-9, 1e-12] if dtype == "float64" else []) + [None]
-            sums = {f"accuracy {a}": partial(SUMS[d], accuracy=a) for a in wanted} | {"dense": dense}
+            sums = {f"accuracy {a}": partial(SUMS[d], accuracy=a) for a in wanted} | {
+                "dense": dense
+            }
             for name, kernel_sum in sums.items():
                 run = lambda s=kernel_sum, b=beta, x=x: jax.block_until_ready(s(x, x, x, b))
                 seconds = alternate({name: run}, 1 if name == "dense" else 5)[name]
-                mean, log_z = (np.asarray(a, float)[rows] for a in run()) if name != "dense" else (None, None)
+                mean, log_z = (
+                    (np.asarray(a, float)[rows] for a in run()) if name != "dense" else (None, None)
+                )
                 if name == "dense":
                     mean, log_z = (np.asarray(a, float)[rows] for a in run())
                 point = {
@@ -144,7 +161,9 @@ def compiled(d: int, x, count: int):
         ones = jnp.ones(len(x), complex)
         modes = nufft1(wide, ones, *at, eps=tolerance, iflag=-1, opts=opts)
         shape = (2, *(2 * cut + 1 for _ in at))
-        fields = jax.pure_callback(shifted_and_convolved, jax.ShapeDtypeStruct(shape, complex), modes)
+        fields = jax.pure_callback(
+            shifted_and_convolved, jax.ShapeDtypeStruct(shape, complex), modes
+        )
         values = nufft2(fields, *at, eps=tolerance, iflag=1, opts=opts)
         columns = jnp.stack([values[0].imag, values[1].real, values[1].imag][:d], axis=1)
         return columns / values[0].real[:, None]

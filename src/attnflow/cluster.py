@@ -269,6 +269,7 @@ def merge_tree(
         merge_tol=merge_tol,
         rtol=RTOL,
         contact=merge_distance(beta),
+        crowd=None,
     )
     rows = np.asarray(tree.linkage)
     ids = np.concatenate([crowd.ids, n + len(crowd.pairs) + np.arange(len(rows))])

@@ -7,9 +7,8 @@ from itertools import pairwise
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from attnflow.analysis.cells import components, join
 from attnflow.errors import check_between, check_tokens
 
 Numbers = np.ndarray | Array
@@ -23,9 +22,12 @@ def cluster_labels(
     """Label tokens by connected component of the graph <x_i, x_j> >= cosine.
 
     Single linkage: a chain of close tokens is one cluster. Label 0 is the largest cluster; of equal
-    ones the one with the earliest token comes first. Exact. O(n^2 d) time at worst, O(k n d) for
-    k tight clusters far apart; O(n d + block) memory whatever the number of links, below 100 MB for
-    n = 100 000.
+    ones the one with the earliest token comes first. Exact.
+
+    On the circle and on S^2 O(n log n) time: a million tokens take 0.2 s at cosine 0.99, uniform or
+    in tight clusters, at most 4 s at any cosine, and 12 s where two dense clusters miss each other
+    by 1e-13. For d > 3, and where `cosine` is within 1e-14 of 1 or norms differ by as much as a
+    link, O(n^2 d) time at worst, O(k n d) for k tight clusters far apart. O(n d + block) memory.
 
     Args:
         x: Unit vectors, shape (..., n, d). Leading axes (time, seed, layer) are mapped.
@@ -77,7 +79,13 @@ def cluster_means(
 
 
 def _components(x: np.ndarray, cosine: float) -> np.ndarray:
-    """Components of the threshold graph, in any order.
+    """Components of the threshold graph, in any order."""
+    found = components(x, cosine) if x.shape[1] <= 3 else None
+    return _by_stars(x, cosine) if found is None else found
+
+
+def _by_stars(x: np.ndarray, cosine: float) -> np.ndarray:
+    """Components in any dimension.
 
     Stars are found first. Then blocks of rows are compared with later tokens of other components,
     those whose star is near enough: links inside a component, up to n^2 of them, are never listed.
@@ -100,7 +108,7 @@ def _components(x: np.ndarray, cosine: float) -> np.ndarray:
         near &= labels[begin:end, None] != labels[others]
         i, j = np.nonzero(near)
         if len(i):
-            labels = _join(labels, labels[begin + i], labels[others[j]])
+            labels = join(labels, labels[begin + i], labels[others[j]])
     found = np.empty(n, np.int64)
     found[order] = labels
     return found
@@ -129,13 +137,6 @@ def _blocks(star: np.ndarray, rows: int) -> list[tuple[int, int]]:
         for first, end in pairwise(edges.tolist())
         for begin in range(first, end, rows)
     ]
-
-
-def _join(labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Labels after linking labels a and b."""
-    size = int(labels.max()) + 1
-    graph = coo_array((np.ones(len(a), bool), (a, b)), shape=(size, size))
-    return connected_components(graph, directed=False)[1][labels]
 
 
 def _by_size(labels: np.ndarray) -> np.ndarray:

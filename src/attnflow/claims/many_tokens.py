@@ -80,7 +80,8 @@ def _lonely() -> Sides:
             largest = np.linalg.norm(exact, axis=1).max()
             predicted.append(exact / largest)
             observed.append(own / largest)
-    return [np.concatenate([np.ravel(a) for a in side]) for side in (predicted, observed)]
+    whole = lambda side: np.concatenate([np.ravel(a) for a in side])
+    return whole(predicted), whole(observed)
 
 
 CLAIMS = (

@@ -13,6 +13,7 @@ from attnflow.coalescence.state import COLLAPSED, ENDED, STATIONARY, Rules, Toke
 
 SMALLEST_BUCKET = 4
 KICKS = 4
+STATS = ("steps", "rejected", "merges", "kicks", "crowd_steps", "crowd_merges")
 STATUS = {COLLAPSED: "collapsed", STATIONARY: "stationary", ENDED: "t_max"}
 
 
@@ -87,7 +88,7 @@ def evolve(
         "history": [],
     }
     snapshots, now, kicks = [start], start, 0
-    stats = {"steps": 0, "rejected": 0, "merges": 0, "kicks": 0}
+    stats: dict[str, int] = dict.fromkeys(STATS, 0)
     with jax.enable_x64(True):
         numbers = Rules(**{name: jnp.asarray(value) for name, value in rules.items()})
         while True:

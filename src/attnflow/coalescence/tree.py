@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from attnflow.coalescence.early import crowded, snapshot
 from attnflow.coalescence.run import Snapshot, evolve
 from attnflow.errors import check_between, check_count
 
@@ -51,8 +52,10 @@ class Plateau(NamedTuple):
 class MergeTree:
     """What a coalescing run saw. Times are dimensionless and may pass 1e308: take their logarithms.
 
-    A merge time is when tokens of the two came within `contact`, whatever `merge_tol`. Cluster ids are
-    SciPy's: 0..n-1 are the tokens, n + k is what merge k made. m = n - 1 if all became one.
+    A merge time is when tokens of the two came within `contact`, whatever `merge_tol`; in the crowded
+    phase of a large cloud, the end of the step in which they came within 3 % of a kernel width, and
+    many merges then have one time, and the energy after all of them. Cluster ids are SciPy's: 0..n-1 are
+    the tokens, n + k is what merge k made. m = n - 1 if all became one.
     """
 
     model: str
@@ -64,7 +67,7 @@ class MergeTree:
     weights0: np.ndarray
     """Their weights, shape (n,), sum 1."""
     log10_times: np.ndarray
-    """Merge times, shape (m,); -inf for tokens that coincide at the start."""
+    """Merge times, shape (m,); -inf for tokens that start as one."""
     pairs: np.ndarray
     """Cluster ids that met, shape (m, 2), smaller first."""
     merged_x: np.ndarray
@@ -84,13 +87,14 @@ class MergeTree:
     weights_end: np.ndarray
     """Their weights, shape (k,)."""
     stats: dict[str, int]
-    """Steps, rejected steps, merges, kicks."""
+    """Steps, rejected steps, merges, kicks; of them `crowd_steps` and `crowd_merges` in the crowded phase."""
     _snapshots: list[Snapshot] = field(repr=False)
     _found: np.ndarray = field(repr=False)
     _rules: dict[str, Any] = field(repr=False)
     _products: bool = field(repr=False)
     _log_unit: float = field(repr=False)
     _basis: np.ndarray | None = field(repr=False)
+    _left: int | None = field(repr=False)
 
     @property
     def n(self) -> int:
@@ -111,20 +115,17 @@ class MergeTree:
     @property
     def linkage(self) -> np.ndarray:
         """SciPy linkage, shape (n - 1, 4), heights log10(1 + t); inf for clusters that never met."""
-        size, rows = np.ones(2 * self.n - 1), []
-        alive = set(range(self.n))
-        for (i, j), height in zip(self.pairs.tolist(), self.heights, strict=True):
-            rows.append((i, j, height))
-            alive = alive - {i, j} | {self.n + len(rows) - 1}
-        while len(alive) > 1:
-            i, j = sorted(alive)[:2]
-            rows.append((i, j, np.inf))
-            alive = alive - {i, j} | {self.n + len(rows) - 1}
-        linkage = np.empty((len(rows), 4))
-        for k, (i, j, height) in enumerate(rows):
-            size[self.n + k] = size[i] + size[j]
-            linkage[k] = i, j, height, size[self.n + k]
-        return linkage
+        n, pairs = self.n, self.pairs
+        alone = np.setdiff1d(np.arange(n + len(pairs)), pairs)
+        rest = np.arange(max(len(alone) - 1, 0))
+        if len(rest):  # the first two by number, and what they make comes last
+            queue = np.concatenate([alone, n + len(pairs) + rest])
+            pairs = np.concatenate([pairs, queue[: 2 * len(rest)].reshape(-1, 2)])
+        heights = np.concatenate([self.heights, np.full(len(rest), np.inf)])
+        size = np.ones(n + len(pairs))
+        for k, (i, j) in enumerate(pairs.tolist()):
+            size[n + k] = size[i] + size[j]
+        return np.column_stack([pairs, heights, size[n:]]).reshape(-1, 4)
 
     def labels(self, k: int) -> np.ndarray:
         """Cluster 0..k-1 of each token when k clusters are left, numbered by their first token.
@@ -143,13 +144,8 @@ class MergeTree:
         return self._labels(self.n - k)
 
     def _labels(self, merges: int) -> np.ndarray:
-        owner = np.arange(2 * self.n)
-        for k, (i, j) in enumerate(self.pairs[:merges].tolist()):
-            owner[i] = owner[j] = self.n + k
-        root = np.arange(self.n)
-        while np.any(owner[root] != root):
-            root = owner[root]
-        _, first, labels = np.unique(root, return_index=True, return_inverse=True)
+        top = _tops(self.pairs[:merges], self.n)
+        _, first, labels = np.unique(top, return_index=True, return_inverse=True)
         return np.argsort(np.argsort(first))[labels]
 
     def plateaus(self, min_persistence: float = 0.0) -> list[Plateau]:
@@ -179,6 +175,9 @@ class MergeTree:
     def at(self, t: float | None = None, *, log10_t: float | None = None) -> Clusters:
         """Clusters at a time, run again from the last moment kept before it: exact, not interpolated.
 
+        In the crowded phase this is one run of it from the start, its last step shortened to end
+        then, so that a merge may come a step earlier or later than in `times`.
+
         Args:
             t: Time, >= 0.
             log10_t: Or its logarithm, for times beyond 1e308.
@@ -190,21 +189,37 @@ class MergeTree:
         with np.errstate(divide="ignore"):
             log_t = float(np.log(t)) if t is not None else float(log10_t or 0.0) * LN10
         log_t -= self._log_unit
-        moment = [kept for kept in self._snapshots if kept.log_t <= log_t][-1]
-        if log_t > moment.log_t:
-            rules = {**self._rules, "log_t_max": log_t}
-            moment = evolve(
-                moment, rules, n=self.n, max_steps=MAX_STEPS, products=self._products
-            ).end
-        moment = moment.clusters()
-        members = [[i] for i in range(self.n)]
-        for i, j in self._found:
-            members.append(members[i] + members[j])
-        labels = np.empty(self.n, int)
-        for position, i in enumerate(moment.ids):
-            labels[members[i]] = position
+        if log_t < self._snapshots[0].log_t:
+            moment, found = self._in_the_crowd(log_t)
+        else:
+            moment, found = (
+                [kept for kept in self._snapshots if kept.log_t <= log_t][-1],
+                self._found,
+            )
+            if log_t > moment.log_t:
+                rules = {**self._rules, "log_t_max": log_t}
+                moment = evolve(
+                    moment, rules, n=self.n, max_steps=MAX_STEPS, products=self._products
+                ).end
+            moment = moment.clusters()
+        place = np.full(2 * self.n, -1)
+        place[moment.ids] = np.arange(len(moment.ids))
+        labels = place[_tops(found, self.n, stop=place >= 0)]
         x = moment.x if self._basis is None else moment.x @ self._basis.T
         return Clusters(x, np.exp(moment.log_w), labels)
+
+    def _in_the_crowd(self, log_t: float) -> tuple[Snapshot, np.ndarray]:
+        """Tokens at a moment of the crowded phase, and what has merged."""
+        x = self.x0 if self._basis is None else self.x0 @ self._basis
+        early = crowded(
+            x,
+            self.weights0,
+            self.beta,
+            left=self._left or 1,
+            softmax=self.model == "sa",
+            log_t_max=log_t,
+        )
+        return snapshot(early), early.pairs
 
     def to_xarray(self) -> xr.Dataset:
         """Labelled copy: axes merge, stretch, step, token, axis, end."""
@@ -234,6 +249,17 @@ class MergeTree:
                 **self.stats,
             },
         )
+
+
+def _tops(pairs: np.ndarray, n: int, stop: np.ndarray | None = None) -> np.ndarray:
+    """Cluster that each of n tokens is in after merges, or the first on the way where `stop` holds."""
+    top = np.arange(n + len(pairs))
+    stays = np.zeros(len(top), bool) if stop is None else stop
+    for k in range(len(pairs) - 1, -1, -1):
+        for child in pairs[k]:
+            if not stays[child]:
+                top[child] = top[n + k]
+    return top[:n]
 
 
 def _height(log10_t):

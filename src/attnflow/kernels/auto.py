@@ -62,7 +62,8 @@ def auto(
     )
     if chosen is dense:
         return dense(q, k, v, beta, weights=weights, mask=mask, block=block)
-    return chosen(q, k, v, beta, weights=weights, accuracy=accuracy)
+    options: dict[str, Any] = {"weights": weights, "accuracy": accuracy}
+    return chosen(q, k, v, beta, **options)
 
 
 def cheapest(n: int, d: int, beta, *, accuracy: float | None = None) -> Callable[..., Any]:
