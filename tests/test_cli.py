@@ -76,6 +76,8 @@ def test_help_names_every_command_and_experiment(capsys):
         (["run", "simulate", "--tokens", "digts"], "Did you mean 'digits'?"),
         (["run", "simulate", "--tokens", "nowhere.npy"], "must name a file"),
         (["run", "simulate", "--method", "leapfrog"], "--method"),
+        (["run", "simulate", "--processes", "0"], "processes=0"),
+        (["run", "staircase", "--processes", "2"], "--processes"),
         (["show", "simulate-00000000"], "simulate-00000000"),
         (["verify", "--only", "no such claim"], "`only`"),
     ],

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from attnflow import (
         analysis,
         coalescence,
+        distributed,
         experiments,
         kernels,
         layers,
@@ -52,8 +53,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _MODULES = (
-    "analysis", "coalescence", "experiments", "kernels", "layers", "mean_shift", "norms",
-    "observables", "plot", "sphere", "store", "theory",
+    "analysis", "coalescence", "distributed", "experiments", "kernels", "layers", "mean_shift",
+    "norms", "observables", "plot", "sphere", "store", "theory",
 )  # fmt: skip
 _HOMES = {
     "attention": (

@@ -9,10 +9,13 @@ import os
 import re
 import sys
 import time
+import traceback
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from attnflow import launch
 
 USAGE = """\
 usage: attnflow COMMAND ...
@@ -59,15 +62,40 @@ def main(argv: list[str] | None = None) -> int:
         return _dispatch(argv)
     except KeyboardInterrupt:
         print("attnflow: interrupted. Run again with --resume to continue.", file=sys.stderr)
-        return 130
+        return _leave(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
-        if debug:
+        if debug and not _others():
             raise
-        print(f"attnflow: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _leave(_say(error, debug))
+
+
+def _say(error: Exception, debug: bool) -> int:
+    """Print an error in one line, and give its exit code."""
+    text, others = " ".join(str(error).split()), _others()
+    if others and debug:
+        traceback.print_exception(error)
+    if others and others.lost_peer(error):
+        if launch.on_leash():
+            return launch.LOST
+        text = f"Another process is gone ({text[:80]} ...). {launch.REMEDY}"
+    print(f"attnflow: {text}", file=sys.stderr)
+    return 2
+
+
+def _others() -> Any:
+    """Module that speaks with other processes, if this one has joined some."""
+    module = sys.modules.get("attnflow.distributed")
+    return module if module is not None and module.joined() else None
+
+
+def _leave(code: int) -> int:
+    """Exit code, unless there are other processes, which would wait: then leave at once."""
+    if others := _others():
+        others.leave(code)
+    return code
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -130,51 +158,95 @@ def _run(argv: list[str]) -> int:
         check_choice(name, "experiment", EXPERIMENTS)
     experiment = load(name)
 
-    wanted = make_dataclass("Run", [("config", experiment.Config), ("output", Output)])
-    given = _parse(wanted, rest, f"attnflow run {name}", EXPERIMENTS[name])
-    return _run_experiment(name, experiment, given.config, given.output)
+    parts = [("config", experiment.Config), ("output", Output)]
+    if getattr(experiment, "SPREADS", False):
+        parts.append(("team", launch.Processes))
+    given = _parse(make_dataclass("Run", parts), rest, f"attnflow run {name}", EXPERIMENTS[name])
+    config, output = experiment.resolve(given.config), given.output
+    team = getattr(given, "team", launch.Processes())
+    launch.check_processes(team, getattr(config, "n", None))
+    if (count := launch.starts_here(team)) and _is_wanted(name, config, output):
+        return launch.run_here(["run", *argv], count)
+    if launch.is_one_of_several(team):
+        _join(name, config, team)
+    return _run_experiment(name, experiment, config, output)
+
+
+def _join(name: str, config: Any, team: launch.Processes) -> None:
+    """Make this process one of several that compute one run."""
+    launch.follow()
+    from attnflow import distributed, store
+    from attnflow.store.identity import input_digests
+
+    settings = {"experiment": name, **store.canonical(config), **input_digests(config)}
+    distributed.join(
+        team.coordinator or None,
+        None if team.processes == "auto" else team.processes,
+        team.process_id,
+        settings=settings,
+        device=team.process_id if launch.on_leash() else None,
+    )
+
+
+def _is_wanted(name: str, config: Any, output: Output) -> bool:
+    """Whether a run has to be made, once its folder can be."""
+    from attnflow import store
+
+    store.check_writable(output.out)
+    return output.force or not store.exists(store.folder_of(name, config, output.out))
 
 
 def _run_experiment(name: str, experiment: ModuleType, config: Any, output: Output) -> int:
     """Find or make a run, then say what it found and where it is."""
-    from attnflow import store
+    from attnflow import distributed, store
 
-    store.check_writable(output.out)
-    config = experiment.resolve(config)
     folder = store.folder_of(name, config, output.out)
-    if output.force or not store.exists(folder):
+    if distributed.together(lambda: _is_wanted(name, config, output)):
         _make_run(name, experiment, config, folder, output)
-    elif not output.quiet:
+    elif not output.quiet and distributed.leads():
         print(f"attnflow: {folder} is there already; --force runs it again.", file=sys.stderr)
-    _tell(folder, experiment, output)
+    if distributed.leads():
+        _tell(folder, experiment, output)
     return 0
 
 
 def _make_run(name: str, experiment: ModuleType, config: Any, folder: Path, output: Output) -> None:
     import jax
 
-    from attnflow import store
+    from attnflow import distributed, store
 
     jax.config.update("jax_enable_x64", True)
     started = time.monotonic()
-    with store.claim(folder) as checkpoint:
-        if not output.resume:
-            checkpoint.drop()
-        data = experiment.run(config, progress=not output.quiet, checkpoint=checkpoint)
-        figure = experiment.draw(data)
-        store.save(
-            folder,
-            name,
-            config,
-            data,
-            figures={"figure.png": _picture(figure, "png"), "figure.pdf": _picture(figure, "pdf")},
-            provenance=store.gather_provenance(
-                device=str(jax.devices()[0].device_kind),
-                dtype=config.dtype,
-                wall_time=time.monotonic() - started,
-            ),
-            force=output.force,
-        )
+    with contextlib.ExitStack() as stack:
+        checkpoint: Any = None
+
+        def claim() -> None:
+            nonlocal checkpoint
+            checkpoint = stack.enter_context(store.claim(folder))
+            if not output.resume:
+                checkpoint.drop()
+
+        def keep() -> None:
+            figure, several = experiment.draw(data), jax.process_count()
+            store.save(
+                folder,
+                name,
+                config,
+                data,
+                figures={f"figure.{kind}": _picture(figure, kind) for kind in ("png", "pdf")},
+                provenance=store.gather_provenance(
+                    device=f"{jax.devices()[0].device_kind}{f' x {several}' * (several > 1)}",
+                    dtype=config.dtype,
+                    wall_time=time.monotonic() - started,
+                ),
+                force=output.force,
+            )
+
+        distributed.together(claim)
+        shared = distributed.SharedCheckpoint(checkpoint) if distributed.joined() else checkpoint
+        progress = distributed.leads() and not output.quiet
+        data = experiment.run(config, progress=progress, checkpoint=shared)
+        distributed.together(keep)
 
 
 def _picture(figure, kind: str) -> bytes:

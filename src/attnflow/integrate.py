@@ -26,6 +26,7 @@ from attnflow.errors import (
 )
 from attnflow.events import Bracket, cap_margin, speed_margin
 from attnflow.flows import FisherRaoFlow, Flow, WeightedTokens, settled
+from attnflow.kernels.sharded import gathered, mesh_of, on_each
 from attnflow.norms import Norm
 from attnflow.sphere import normalize, span
 
@@ -187,9 +188,9 @@ def solve(
     x = x0.x if isinstance(x0, WeightedTokens) else x0
     on_sphere, isotropic = (getattr(flow, name, False) for name in ("keeps_radius", "isotropic"))
     if hasattr(flow, "keeps_radius"):
-        check_tokens(x, "x0", unit=on_sphere)
+        check_tokens(gathered(x), "x0", unit=on_sphere)
     if isinstance(x0, WeightedTokens):
-        check_weights(x0.weights, len(x0.x), "x0.weights")
+        check_weights(gathered(x0.weights), len(x0.x), "x0.weights")
     check_increasing(ts)
     for value, name in ((dt, "dt"), (rtol, "rtol"), (atol, "atol")):
         if value is not None:
@@ -225,6 +226,7 @@ def solve(
         None if dt is not None else tolerances, getattr(norm, "jumps", ()), args,
         adjoint or dfx.RecursiveCheckpointAdjoint(),
         states=states, on_sphere=on_sphere, max_steps=max_steps, progress=progress, throw=traced,
+        mesh=mesh_of((flow, state)),
     )  # fmt: skip
     if not traced:
         _check_result(flow, result, t_end, ts)
@@ -237,7 +239,7 @@ def solve(
 @eqx.filter_jit
 def _solve(
     flow, state, ts, basis, observe, until, method, dt, tolerances, jumps, args, adjoint,
-    *, states, on_sphere, max_steps, progress, throw,
+    *, states, on_sphere, max_steps, progress, throw, mesh=None,
 ):  # fmt: skip
     def lift(x):
         return x if basis is None else jnp.matmul(x, basis, precision=jax.lax.Precision.HIGHEST)
@@ -247,6 +249,9 @@ def _solve(
         return _with_tokens(state, normalize(x) if on_sphere else x)
 
     def save(t, state, args):
+        return on_each(seen, mesh)(t, state)
+
+    def seen(t, state):
         state = lifted(state)
         parts = state if isinstance(state, WeightedTokens) else (state,)
         xs = state_tokens(state) if states else None
@@ -281,7 +286,7 @@ def _solve(
         dfx.ODETerm(flow), method, ts[0], ts[-1], dt, state, args,
         saveat=dfx.SaveAt(subs=[
             dfx.SubSaveAt(ts=ts, fn=save),
-            dfx.SubSaveAt(t1=True, fn=lambda t, state, args: lifted(state)),
+            dfx.SubSaveAt(t1=True, fn=lambda t, state, args: on_each(lifted, mesh)(state)),
         ]),
         stepsize_controller=controller, adjoint=adjoint, max_steps=max_steps, throw=throw,
         event=None if until is None else dfx.Event(happens, Bracket()),

@@ -16,6 +16,8 @@ from attnflow.experiments import tokens as starts
 if TYPE_CHECKING:
     import xarray as xr
 
+SPREADS = True
+"""Several processes can share the tokens."""
 CHUNK = 4
 HISTOGRAM_TOKENS = 4096
 EDGES = np.linspace(-1, 1, 101)
@@ -257,7 +259,8 @@ def _integrate(config, flow, x0, ts, progress, checkpoint):
     while done < len(ts) - 1:
         last = min(done + CHUNK, len(ts) - 1)
         part = ts[done : last + 1]
-        traj = af.solve(_stretch(flow, part), state, part, **_numerics(config))
+        spread = af.distributed.spread(_stretch(flow, part), state)
+        traj = af.solve(*spread, part, **_numerics(config))
         skip = 0 if done == 0 else 1
         new = _measure(config, traj)
         new = {name: values[skip:] for name, values in new.items()}

@@ -31,11 +31,8 @@ def by_pairs(x, v, beta, weights, *, block=None, wide=None):
 
     @jax.custom_batching.sequential_vmap
     def one_by_one(x, v, beta, weights):
-        c, g = _exponents(x, beta, weights)
-        own = beta * jnp.sum(x * x, axis=1) - 2 * c + g - g.max()
-        safe = own.min() > jnp.log(jnp.finfo(x.dtype).tiny) / 2
         return jax.lax.cond(
-            safe,
+            _is_safe(x, beta, weights),
             lambda: _by_tiles(x, v, beta, weights, block, wide or x.dtype),
             lambda: by_rows(x, x, v, beta, weights, block=block, wide=wide),
         )
@@ -50,17 +47,55 @@ def by_pairs(x, v, beta, weights, *, block=None, wide=None):
     return kernel_sum(x, v, beta, weights)
 
 
+def by_shares(own, x, v, beta, weights, *, axis, block=None):
+    """Rows `own` of `by_pairs`, shape (ceil(n / devices), d), inside a `shard_map` over the axis.
+
+    Every device scores its share of all pairs, for both of their rows; one sum over devices, of
+    n (p + 1) numbers, hands each its own rows. `x` and `v` are whole, `own` this device's rows of
+    x, filled up with zeros.
+    """
+
+    @jax.custom_jvp
+    def kernel_sum(own, x, v, beta, weights):
+        return one_by_one(own, x, v, beta, weights)
+
+    @jax.custom_batching.sequential_vmap
+    def one_by_one(own, x, v, beta, weights):
+        return jax.lax.cond(
+            _is_safe(x, beta, weights),
+            lambda: _by_tiles(x, v, beta, weights, block, x.dtype, axis),
+            lambda: by_rows(own, x, v, beta, weights, block=block),
+        )
+
+    @kernel_sum.defjvp
+    def tangent(primals, tangents):
+        def rows(own, x, v, beta, weights):
+            return by_rows(own, x, v, beta, weights, block=block)
+
+        return kernel_sum(*primals), jax.jvp(rows, primals, tangents)[1]
+
+    return kernel_sum(own, x, v, beta, weights)
+
+
+def _is_safe(x, beta, weights):
+    """Whether no whole row can underflow."""
+    c, g = _exponents(x, beta, weights)
+    own = beta * jnp.sum(x * x, axis=1) - 2 * c + g - g.max()
+    return own.min() > jnp.log(jnp.finfo(x.dtype).tiny) / 2
+
+
 def _exponents(x, beta, weights):
     """Exponents c of the shift and g = c + log w of the payload."""
     c = abs(beta) * jnp.sum(x * x, axis=1) / 2
     return c, c if weights is None else c + jnp.log(weights)
 
 
-def _by_tiles(x, v, beta, weights, block, wide):
+def _by_tiles(x, v, beta, weights, block, wide, axis=None):
     """Kernel sum over tiles of `size` rows times BLOCKS_PER_TILE * `size` columns.
 
     The number of blocks is odd, 2 half + 1. Row block I meets blocks I + 1 … I + half, counted
     around a ring, so that each pair of blocks meets once; arrays are doubled to unroll the ring.
+    With an axis of devices each takes its share of blocks and tiles, and has its own rows in return.
     """
     dtype, (n, p) = x.dtype, v.shape
     block = block or BYTES_PER_COLUMN // dtype.itemsize
@@ -90,9 +125,10 @@ def _by_tiles(x, v, beta, weights, block, wide):
         exponents = product(part(left, i, rows), part(right, j, columns).T)
         return exp2(exponents.astype(dtype))
 
-    def own_block(i):
+    def own_block(step, rows):
+        i = step * size
         e = pair_factors(i, size, i, size)
-        return times(e, [part(columns, i, size) for columns in groups])
+        return put(rows, times(e, [part(columns, i, size) for columns in groups]), i, axis=0)
 
     def tile(step, sums):
         rows, columns = sums
@@ -104,11 +140,24 @@ def _by_tiles(x, v, beta, weights, block, wide):
         rows = put(rows, part(rows, i, size) + to_rows, i, axis=0)
         return rows, put(columns, part(columns, j, width, axis=1) + to_columns, j, axis=1)
 
-    rows = jax.lax.map(own_block, size * jnp.arange(blocks))
-    rows = rows.reshape(ring, rows.shape[-1])
+    rows = jnp.zeros((ring, sum(columns.shape[1] for columns in groups)), dtype)
+    rows = jax.lax.fori_loop(*_share(blocks, axis), own_block, rows)
     columns = jnp.zeros((p + 1, 2 * ring), dtype)
-    rows, columns = jax.lax.fori_loop(0, blocks * tiles, tile, (rows, columns))
+    rows, columns = jax.lax.fori_loop(*_share(blocks * tiles, axis), tile, (rows, columns))
     sums = (rows[:, : p + 1] + (columns[:, :ring] + columns[:, ring:]).T)[:n]
+    if axis is not None:
+        spare = -n % jax.lax.axis_size(axis)
+        sums = jnp.pad(sums, [(0, spare), (0, 0)], constant_values=1)
+        sums = jax.lax.psum_scatter(sums, axis, tiled=True)
+        c = part(jnp.pad(c, (0, spare)), jax.lax.axis_index(axis) * len(sums), len(sums))
     z = sums[:, p]
     log_z = jnp.log(z.astype(wide)) + c + g.max()
     return sums[:, :p] / z[:, None], log_z.astype(dtype)
+
+
+def _share(count, axis):
+    """First and last + 1 of `count` pieces of work that this device does."""
+    if axis is None:
+        return 0, count
+    device, devices = jax.lax.axis_index(axis), jax.lax.axis_size(axis)
+    return device * count // devices, (device + 1) * count // devices
