@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -23,6 +23,8 @@ from attnflow.rollcall import call_roll, place_in_job
 
 TIMEOUT = 60
 HEARTBEAT = 20
+PIECE = 2**26
+"""Bytes that are sent at once."""
 _LOST = ("gloo", "connection closed", "connection reset", "heartbeat", "nccl", "coordination")
 
 
@@ -169,23 +171,24 @@ class SharedCheckpoint:
 
     def load(self) -> tuple[int, dict[str, np.ndarray]] | None:
         """Latest checkpoint of process 0, in every process."""
-        found: Any = None
+        return _arrays_of_first(lambda: self._own.load())
 
-        def layout():
-            nonlocal found
-            found = self._own.load()
-            if found is not None:
-                step, arrays = found
-                return step, [(name, a.dtype.str, a.shape) for name, a in arrays.items()]
+    def kept(self) -> list[dict[str, np.ndarray]]:
+        """Parts that process 0 has kept, in every process."""
+        parts: list = []
 
-        if (whole := together(layout)) is None or not joined():
-            return found
-        step, rows = whole
-        arrays = {}
-        for name, dtype, shape in rows:
-            data = b"" if found is None else found[1][name].tobytes()
-            arrays[name] = np.frombuffer(_from_first(data), dtype).reshape(shape)
-        return step, arrays
+        def count():
+            parts.extend(self._own.kept())
+            return len(parts)
+
+        return [
+            cast(Any, _arrays_of_first(lambda k=k: (k, parts[k])))[1]
+            for k in range(together(count))
+        ]
+
+    def keep(self, step: int, arrays: Mapping[str, Any]) -> None:
+        """Keep a part of the result, in process 0."""
+        together(lambda: self._own.keep(step, arrays))
 
     def save(self, step: int, arrays: Mapping[str, Any]) -> None:
         """Keep the state after `step`, in process 0."""
@@ -193,6 +196,29 @@ class SharedCheckpoint:
 
 
 # ------------------------------------------------------------------------------------------ private
+
+
+def _arrays_of_first(
+    read: Callable[[], tuple[int, dict[str, np.ndarray]] | None],
+) -> tuple[int, dict[str, np.ndarray]] | None:
+    """Step and arrays that process 0 reads, in every process."""
+    found: Any = None
+
+    def layout():
+        nonlocal found
+        found = read()
+        if found is not None:
+            step, arrays = found
+            return step, [(name, a.dtype.str, a.shape) for name, a in arrays.items()]
+
+    if (whole := together(layout)) is None or not joined():
+        return found
+    step, rows = whole
+    arrays = {}
+    for name, dtype, shape in rows:
+        data = b"" if found is None else found[1][name].tobytes()
+        arrays[name] = np.frombuffer(_from_first(data), dtype).reshape(shape)
+    return step, arrays
 
 
 def _mesh(devices: tuple) -> Mesh:
@@ -230,13 +256,17 @@ def _from_first(data: bytes) -> bytes:
     """Bytes of process 0, in every process."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
-    length = int(np.ravel(broadcast_one_to_all(np.array([len(data)], np.int32)))[0])
-    padded = np.zeros(
-        max(256, 1 << (length - 1).bit_length()), np.uint8
-    )  # few sizes to compile for
-    if jax.process_index() == 0:
-        padded[:length] = np.frombuffer(data, np.uint8)
-    return np.asarray(broadcast_one_to_all(padded)).astype(np.uint8).tobytes()[:length]
+    pieces, rest = divmod(len(data), PIECE)
+    pieces, rest = map(int, broadcast_one_to_all(np.array([pieces, rest], np.int32)))
+    received = []
+    for size in [PIECE] * pieces + [rest] * (rest > 0):
+        padded = np.zeros(
+            max(256, 1 << (size - 1).bit_length()), np.uint8
+        )  # few sizes: few compilations
+        if jax.process_index() == 0:
+            padded[:size] = np.frombuffer(data, np.uint8, size, PIECE * len(received))
+        received.append(np.asarray(broadcast_one_to_all(padded)).astype(np.uint8)[:size].tobytes())
+    return b"".join(received)
 
 
 def _address_of_job() -> str:

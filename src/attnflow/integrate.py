@@ -248,9 +248,6 @@ def _solve(
         x = lift(state_tokens(state))
         return _with_tokens(state, normalize(x) if on_sphere else x)
 
-    def save(t, state, args):
-        return on_each(seen, mesh)(t, state)
-
     def seen(t, state):
         state = lifted(state)
         parts = state if isinstance(state, WeightedTokens) else (state,)
@@ -285,7 +282,7 @@ def _solve(
     solution = dfx.diffeqsolve(
         dfx.ODETerm(flow), method, ts[0], ts[-1], dt, state, args,
         saveat=dfx.SaveAt(subs=[
-            dfx.SubSaveAt(ts=ts, fn=save),
+            dfx.SubSaveAt(ts=ts, fn=lambda t, state, args: on_each(seen, mesh)(t, state)),
             dfx.SubSaveAt(t1=True, fn=lambda t, state, args: on_each(lifted, mesh)(state)),
         ]),
         stepsize_controller=controller, adjoint=adjoint, max_steps=max_steps, throw=throw,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from attnflow.kernels import dense
+from attnflow.kernels import auto
 from attnflow.sphere import distance, normalize, project
 
 
@@ -21,10 +21,11 @@ def log_energy(
     r"""Logarithm of $\sum_{ij} w_i w_j e^{\beta\langle x_i, x_j\rangle}$, equal weights 1/n by default.
 
     In [0, beta] for beta >= 0 when tokens are within a hemisphere; never overflows. The energy is
-    $E_\beta = e^{\text{log\_energy}}/(2\beta)$. O(n^2 d) time, O(n block) memory.
+    $E_\beta = e^{\text{log\_energy}}/(2\beta)$. The cheapest exact sum (`kernels.auto`): O(n) for many tokens
+    on the circle and on S², else O(n^2 d) time, O(n block) memory.
     """
     w = jnp.full(len(x), 1 / len(x), x.dtype) if weights is None else weights
-    _, log_z = dense(x, x, x[:, :0], beta, weights=w)
+    _, log_z = auto(x, x, x[:, :0], beta, weights=w)
     return jax.nn.logsumexp(log_z, b=w)
 
 
@@ -107,7 +108,7 @@ def effective_rank(x: Float[Array, "n d"]) -> Float[Array, ""]:
     Source:
         Roy, Vetterli, "The effective rank" (2007), Def. 1.
     """
-    values = jnp.linalg.svd(x, compute_uv=False)
+    values = jnp.linalg.svd(x, full_matrices=False, compute_uv=False)
     p = values / values.sum()
     return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p, p)))
 
@@ -119,7 +120,7 @@ def attention_entropy(
 
     $H_i = \log Z_i - \beta\langle x_i, \sum_j p_{ij} x_j\rangle$: no attention matrix is formed.
     """
-    mean, log_z = dense(x, x, x, beta, mask=mask)
+    mean, log_z = auto(x, x, x, beta, mask=mask)
     return log_z - beta * jnp.sum(x * mean, axis=-1)
 
 

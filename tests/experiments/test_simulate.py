@@ -7,6 +7,7 @@ import matplotlib.figure
 import numpy as np
 import pytest
 
+from attnflow import store
 from attnflow.experiments import simulate
 from attnflow.experiments.simulate import Config, resolve
 
@@ -73,6 +74,54 @@ def test_states_can_be_left_out():
     data = simulate.run(replace(SMALL, states=False, saves=5))
     assert "tokens" not in data and data.sizes["token"] == 8
     simulate.draw(data)
+
+
+@pytest.mark.parametrize("state_saves", [1, 3])
+def test_tokens_are_kept_rarely_and_numbers_often(state_saves, tmp_path):
+    """And a run interrupted between them goes on from its parts, with store's own checkpoints."""
+    config = replace(SMALL, saves=14)
+    whole, some = simulate.run(config), simulate.run(replace(config, state_saves=state_saves))
+    kept = some.state_save.values
+    assert kept.tolist() == ([13] if state_saves == 1 else [0, 6, 13])
+    assert some.sizes["time"] == 14 and some.tokens.shape == (state_saves, *whole.tokens.shape[1:])
+    for name in ("tokens", "labels"):
+        np.testing.assert_array_equal(some[name], whole[name].values[kept])
+    for name in ("energy", "clusters", "largest", "gap"):
+        np.testing.assert_array_equal(some[name], whole[name])
+    table = lambda data: simulate.summary(data).split("Rate of")[0]  # read from another kept state
+    assert table(some) == table(whole)
+    simulate.draw(some)
+
+    class Interrupted(store.Checkpoint):
+        def save(self, step, arrays):
+            assert "kept tokens" not in arrays
+            super().save(step, arrays)
+            if step == 8:
+                raise KeyboardInterrupt
+
+    rare = replace(config, state_saves=state_saves)
+    with store.claim(tmp_path / "run") as own:
+        with pytest.raises(KeyboardInterrupt):
+            simulate.run(rare, checkpoint=Interrupted(own.folder))
+        assert len(list(own.folder.glob("part-*.npz"))) == 2
+        assert simulate.run(rare, checkpoint=own).identical(some)
+        own.drop()
+        assert [path.name for path in own.folder.iterdir()] == ["lock"]
+
+
+def test_the_sum_that_was_taken_is_named():
+    config = replace(SMALL, saves=4, t_max=0.5, kernel_sum="harmonics")
+    fast, dense = simulate.run(config), simulate.run(replace(config, kernel_sum="dense"))
+    assert fast.attrs["sum_taken"] == "harmonics" and dense.attrs["sum_taken"] == "dense"
+    assert "sum harmonics" in simulate.summary(fast)
+    np.testing.assert_allclose(fast.tokens, dense.tokens, atol=1e-10)
+
+
+def test_bad_sums_and_saves_are_one_sentence():
+    with pytest.raises(ValueError, match="`kernel_sum` must be one of auto, dense, fourier"):
+        simulate.run(replace(SMALL, kernel_sum="fast"))
+    with pytest.raises(ValueError, match="`state_saves` must be a whole number >= 1"):
+        simulate.run(replace(SMALL, state_saves=0))
 
 
 class Memory:

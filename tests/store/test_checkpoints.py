@@ -245,3 +245,21 @@ def test_checkpoints_older_than_their_run_are_cleared(folder, partial, save, tmp
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert store.clean_leftovers(tmp_path) == [partial]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_parts_come_back_in_order_up_to_the_last_checkpoint(tmp_path):
+    with store.claim(tmp_path / "run") as checkpoint:
+        assert checkpoint.kept() == []
+        for step in (4, 8):
+            checkpoint.keep(step, {"x": np.full(2, step)})
+            checkpoint.save(step, {"t": np.asarray(step)})
+        checkpoint.keep(12, {"x": np.full(2, 12)})  # killed before its checkpoint
+        assert [part["x"][0] for part in checkpoint.kept()] == [4, 8]
+        checkpoint.keep(8, {"x": np.full(2, 9)})
+        assert [part["x"][0] for part in checkpoint.kept()] == [4, 9]
+        part = checkpoint.folder / "part-000000000008.npz"
+        part.write_bytes(part.read_bytes()[:-40])
+        with pytest.raises(RuntimeError, match=r"A part of the run .* is damaged"):
+            checkpoint.kept()
+        checkpoint.drop()
+        assert checkpoint.kept() == []

@@ -12,14 +12,18 @@ import numpy as np
 import attnflow as af
 from attnflow.experiments import simulate_theory as beside
 from attnflow.experiments import tokens as starts
+from attnflow.experiments.simulate_run import integrate
 
 if TYPE_CHECKING:
     import xarray as xr
 
 SPREADS = True
 """Several processes can share the tokens."""
-CHUNK = 4
-HISTOGRAM_TOKENS = 4096
+HISTOGRAM_TOKENS, SAMPLE = 2048, 1024
+"""Tokens up to which the histogram has all pairs, and of how many tokens beyond."""
+STATE_BYTES = 2**28
+WORKSPACE = 40
+"""Memory of a run besides what it keeps, in states: stages, saves of a stretch, and the kernel sum."""
 EDGES = np.linspace(-1, 1, 101)
 DEFAULTS = {"n": 64, "beta": 9.0, "t_max": 1e3}
 DEFAULTS_OF = {"digits": {"n": None, "beta": 48.0, "t_max": 200.0}}
@@ -82,6 +86,10 @@ class Config:
     """Scale the rows of a file to unit length."""
     states: bool = True
     """Keep the tokens at save times."""
+    state_saves: int | None = None
+    """At how many save times, evenly spread, the last among them; as many as fit into 256 MB by default."""
+    kernel_sum: str = "auto"
+    """How pairs are summed: auto (the cheapest exact way), dense, fourier, harmonics or random-batch."""
     seed: int = 0
     """Seed of the start."""
     dtype: Literal["float32", "float64"] = "float64"
@@ -109,15 +117,16 @@ def make_flow(config: Config):
     check_choice(config.norm, "norm", af.NORMS)
     own = {"mix": lambda: af.norms.mix_ln(config.tau), "ngpt": lambda: af.norms.ngpt(config.alpha)}
     norm, value = own.get(config.norm, lambda: af.NORMS[config.norm])(), config.value
+    how = {"kernel_sum": config.kernel_sum}
     if config.flow == "kuramoto":
-        return af.usa(0.0, norm=norm, value=value)
+        return af.usa(0.0, norm=norm, value=value, **how)
     if config.flow == "hardmax":
         return af.hardmax(norm=norm, value=value)
     if config.flow == "fisher-rao":
-        return af.FisherRaoFlow(config.beta, config.rate)
+        return af.FisherRaoFlow(config.beta, config.rate, **how)
     if config.flow == "usa":
-        return af.usa(config.beta, norm=norm, value=value, clock=config.clock)
-    return af.FLOWS[config.flow](config.beta, norm=norm, value=value)
+        return af.usa(config.beta, norm=norm, value=value, clock=config.clock, **how)
+    return af.FLOWS[config.flow](config.beta, norm=norm, value=value, **how)
 
 
 def save_times(config: Config) -> np.ndarray:
@@ -135,7 +144,8 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     Args:
         config: Settings.
         progress: Whether to show progress on stderr.
-        checkpoint: Object with `load() -> (step, arrays) | None` and `save(step, arrays)`. A
+        checkpoint: Object with `load() -> (step, arrays) | None` and `save(step, arrays)`, better
+            also `keep(step, arrays)` and `kept() -> list of arrays`, as `store.Checkpoint`. A
             resumed run ends with the same bits as an uninterrupted one: every few save times the
             integration starts anew from the saved state, whether or not it was interrupted.
     """
@@ -143,23 +153,28 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
 
     config = resolve(config)
     flow, ts, x0 = _prepare(config)
-    columns, steps = _integrate(config, flow, x0, ts, progress, checkpoint)
+    kept = kept_saves(config, x0, ts)
+    columns, states, steps, kernel_sum = integrate(config, flow, x0, ts, kept, progress, checkpoint)
     data = xr.Dataset(coords={"time": ts})
     for name, values in columns.items():
-        if name == "tokens" and not config.states:
-            continue
         data[name] = (("time", *_AXES.get(name, ())), values)
+    rarely = len(kept) < len(ts)
+    if rarely:
+        data["state_save"] = (("state",), kept)
+    for name, values in states.items():
+        data[name] = (("state" if rarely else "time", *_AXES[name]), values)
     data["start"] = (("token", "axis"), x0)
     data["edges"] = (("edge",), EDGES)
-    data["predicted_cosine"] = (("time",), beside.predicted_cosine(config, ts, columns))
+    data["predicted_cosine"] = (("time",), beside.predicted_cosine(config, ts, len(x0), columns))
     data.attrs = {
         "experiment": "simulate",
         "equation": _EQUATIONS.get(config.flow, config.flow),
         "steps": steps,
+        "sum_taken": kernel_sum,
         "theorems": json.dumps(beside.theorems(config, x0)),
         **{k: v for k, v in asdict(config).items() if v is not None and k != "dtype"},
     }
-    numerics = _numerics(config) | {"observe": {"gap": _direct(af.observables.cosine_gap)}}
+    numerics = numerics_of(config) | {"observe": {"gap": _direct(af.observables.cosine_gap)}}
     decay = beside.last_decay(config, flow, data, numerics)
     if decay is not None:
         ts, gap, data.attrs["predicted_rate"] = decay
@@ -202,6 +217,7 @@ _AXES = {
     "weights": ("token",),
     "labels": ("token",),
     "histogram": ("bin",),
+    "largest": ("rank",),
 }
 _EQUATIONS = {
     "sa": "dx_i/dt = P_{x_i} sum_j softmax_j(beta <x_i, x_j>) V x_j",
@@ -222,6 +238,9 @@ def _prepare(config: Config):
     check_between(config.dt, "dt", low=0.0, open_low=True)
     check_choice(config.dtype, "dtype", ("float32", "float64"))
     check_count(config.saves, "saves", low=3)
+    check_choice(config.kernel_sum, "kernel_sum", af.kernels.KERNEL_SUMS)
+    if config.state_saves is not None:
+        check_count(config.state_saves, "state_saves")
     if config.norm != "post" and config.flow == "fisher-rao":
         raise ValueError(
             f"Argument `norm` must be 'post' for fisher-rao, but norm='{config.norm}'."
@@ -233,60 +252,19 @@ def _prepare(config: Config):
     flow, ts, x0 = make_flow(config), save_times(config), starts.start(config)
     if isinstance(flow, af.Flow) and isinstance(flow.norm, af.norms.Norm):
         flow.norm.check_times(ts)
-    kept = len(ts) if config.states else CHUNK
-    check_memory((2 * kept + 16) * x0.nbytes, f"A run of {len(x0)} tokens with {kept} saved states")
+    kept = len(kept_saves(config, x0, ts)) if config.states else 0
+    what = f"A run of {len(x0)} tokens with {kept} saved states"
+    check_memory((2 * kept + WORKSPACE) * x0.nbytes, what)
     return flow, ts, x0
 
 
-def _integrate(config, flow, x0, ts, progress, checkpoint):
-    """Columns of numbers at save times, and the number of steps, a few save times at a time."""
-    import jax
-    import jax.numpy as jnp
-    from tqdm import tqdm
-
-    uniform = jnp.full(len(x0), 1 / len(x0), config.dtype)
-    weighted = config.flow == "fisher-rao"
-    state: Any = af.WeightedTokens(jnp.asarray(x0), uniform) if weighted else jnp.asarray(x0)
-    columns: dict[str, np.ndarray] = {}
-    done, steps = 0, 0
-    if checkpoint is not None and (found := checkpoint.load()) is not None:
-        done, arrays = found
-        steps = int(arrays.pop("steps"))
-        parts = [jnp.asarray(arrays.pop(f"state{i}")) for i in range(2 if weighted else 1)]
-        state = af.WeightedTokens(*parts) if weighted else parts[0]
-        columns = arrays
-    bar = tqdm(total=len(ts) - 1, initial=done, disable=not progress, unit="save", desc="simulate")
-    while done < len(ts) - 1:
-        last = min(done + CHUNK, len(ts) - 1)
-        part = ts[done : last + 1]
-        spread = af.distributed.spread(_stretch(flow, part), state)
-        traj = af.solve(*spread, part, **_numerics(config))
-        skip = 0 if done == 0 else 1
-        new = _measure(config, traj)
-        new = {name: values[skip:] for name, values in new.items()}
-        columns = {k: np.concatenate([columns[k], v]) for k, v in new.items()} if columns else new
-        steps += int(traj.stats["num_steps"])
-        state, done = traj.x_end, last
-        bar.update(last - bar.n)
-        bar.set_postfix(t=f"{ts[done]:.3g}", clusters=int(columns["clusters"][-1]))
-        if checkpoint is not None and done < len(ts) - 1:
-            parts = {f"state{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
-            checkpoint.save(done, {**columns, **parts, "steps": np.asarray(steps)})
-    bar.close()
-    return columns, steps
+def kept_saves(config: Config, x0: np.ndarray, ts: np.ndarray) -> np.ndarray:
+    """Indices of the save times at which tokens are kept, the first and the last among them."""
+    count = config.state_saves or max(2, min(len(ts), STATE_BYTES // x0.nbytes))
+    return np.unique(np.linspace(len(ts) - 1, 0, min(count, len(ts))).round().astype(int))
 
 
-def _stretch(flow, ts: np.ndarray):
-    """Flow over a part of a run, which need not step on what jumps outside it."""
-    import equinox as eqx
-
-    jumps = getattr(getattr(flow, "norm", None), "jumps", ())
-    if not jumps or ts[0] <= float(jumps[0]) < ts[-1]:
-        return flow
-    return eqx.tree_at(lambda flow: flow.norm.jumps, flow, ())
-
-
-def _numerics(config: Config) -> dict[str, Any]:
+def numerics_of(config: Config) -> dict[str, Any]:
     """Keyword arguments of `solve`."""
     observe: dict[str, Any] = {
         "mean_cosine": _direct(af.observables.mean_cosine),
@@ -324,23 +302,9 @@ def _energy(x, weights=None, *, beta):
 def _histogram(x, *_):
     import jax.numpy as jnp
 
-    return af.observables.cosine_histogram(x[:HISTOGRAM_TOKENS], jnp.asarray(EDGES, x.dtype))
+    few = x if len(x) <= HISTOGRAM_TOKENS else x[:: len(x) // SAMPLE]
+    return af.observables.cosine_histogram(few, jnp.asarray(EDGES, x.dtype))
 
 
 def _mean_radius(x, *_):
     return ((x**2).sum(axis=-1) ** 0.5).mean()
-
-
-def _measure(config: Config, traj) -> dict[str, np.ndarray]:
-    """Numbers of one stretch of a run."""
-    xs = np.asarray(traj.xs)
-    labels = af.analysis.clusters.cluster_labels(
-        xs / np.linalg.norm(xs, axis=-1, keepdims=True), cosine=config.cosine
-    ).astype(np.int32)
-    columns = {name: np.asarray(values) for name, values in traj.observed.items()}
-    columns |= {"labels": labels, "clusters": labels.max(axis=-1) + 1}
-    if config.states:
-        columns["tokens"] = xs
-    if traj.weights is not None:
-        columns["weights"] = np.asarray(traj.weights)
-    return columns

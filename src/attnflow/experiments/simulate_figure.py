@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ROWS = 12
 IMAGES = 20
+DOTS = 20_000
+"""Tokens that are drawn, at most about twice as many."""
 
 
 def plateau(data: xr.Dataset) -> int:
@@ -38,9 +40,18 @@ def first_shown(data: xr.Dataset) -> int:
     return int(few[0]) if len(few) else len(data.time) - 1
 
 
+def nearest_state(data: xr.Dataset, at: int) -> tuple[int, int]:
+    """Row of the kept state nearest to a save index, and its save index."""
+    if "state_save" not in data:
+        return at, at
+    kept = data.state_save.values
+    row = int(np.abs(kept - at).argmin())
+    return row, int(kept[row])
+
+
 def cluster_images(data: xr.Dataset, at: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean start image of each cluster at a save time, largest first, and their sizes."""
-    labels = data.labels.values[at]
+    labels = data.labels.values[nearest_state(data, at)[0]]
     sizes = np.bincount(labels)
     order = np.argsort(-sizes, kind="stable")
     start = data.start.values
@@ -51,10 +62,11 @@ def cluster_images(data: xr.Dataset, at: int) -> tuple[np.ndarray, np.ndarray]:
 def figure(data: xr.Dataset) -> Figure:
     """Cosine histograms, clusters and energy, rho against theory, the clusters, the last decay."""
     from attnflow import plot
+    from attnflow.experiments.simulate import HISTOGRAM_TOKENS, SAMPLE
 
     ts = data.time.values
     images = "image_shape" in data.attrs
-    at = first_shown(data) if images else plateau(data)
+    at = nearest_state(data, first_shown(data) if images else plateau(data))[1]
     bottom = ["tokens", "tokens", "decay"] if images else ["start", "tokens", "decay"]
     with plot.style():
         fig, axes = plot.panels(
@@ -66,7 +78,9 @@ def figure(data: xr.Dataset) -> Figure:
         plot.cosine_histograms(
             data.edges.values, data.histogram.values[shown], ts[shown], ax=axes["histogram"]
         )
-        axes["histogram"].set_title("cosines of all pairs")
+        sampled = data.sizes["token"] > HISTOGRAM_TOKENS
+        of = f"the pairs of some {SAMPLE} tokens" if sampled else "all pairs"
+        axes["histogram"].set_title(f"cosines of {of}")
         plot.cluster_curve(ts, data.clusters.values, ax=axes["clusters"])
         axes["clusters"].set_title(f"clusters (linked at cosine {data.attrs['cosine']:g})")
         axes["clusters"].axvline(ts[at], color="0.6", lw=1, zorder=0)
@@ -126,15 +140,19 @@ def _draw_tokens(data, at, axes, plot) -> None:
         most = "" if len(sizes) <= IMAGES else f"{IMAGES} largest of "
         axes["tokens"].set_title(f"mean image of the {most}{len(sizes)} clusters at {when}")
         return
-    plot.tokens(data.start.values, labels=data.labels.values[at] % 8, ax=axes["start"])
-    axes["start"].set_title("tokens at the start, coloured by their cluster")
+    row = nearest_state(data, at)[0]
+    few = slice(None, None, max(1, data.sizes["token"] // DOTS))
+    some = "" if few.step == 1 else f", one in {few.step}"
+    labels = data.labels.values[row, few] % 8
+    plot.tokens(data.start.values[few], labels=labels, ax=axes["start"])
+    axes["start"].set_title(f"tokens at the start, coloured by their cluster{some}")
     if "tokens" not in data:
         axes["tokens"].set_axis_off()
         axes["tokens"].set_title("no states kept")
         return
-    xs = data.tokens.values[at]
+    xs = data.tokens.values[row, few]
     xs = xs / np.linalg.norm(xs, axis=-1, keepdims=True)
-    plot.tokens(xs, labels=data.labels.values[at] % 8, ax=axes["tokens"])
+    plot.tokens(xs, labels=labels, ax=axes["tokens"])
     axes["tokens"].set_title(f"{data.clusters.values[at]} clusters at {when}")
 
 
@@ -163,16 +181,18 @@ def table(data: xr.Dataset) -> str:
     rows = np.unique(np.linspace(0, len(ts) - 1, ROWS).round().astype(int))
     lines = [
         f"{data.sizes['token']} tokens, d = {data.sizes['axis']}, {data.attrs['equation']}, "
-        f"beta = {data.attrs['beta']:g}; {data.attrs['steps']} steps",
+        f"beta = {data.attrs['beta']:g}; {data.attrs['steps']} steps"
+        + (f", sum {data.attrs['sum_taken']}" if data.attrs.get("sum_taken") else ""),
         "",
         f"{'t':>9}  {'clusters':>8}  {'rho':>9}  {'energy':>9}  {'rank':>6}  largest clusters",
     ]
     for i in rows:
-        sizes = np.sort(np.bincount(data.labels.values[i]))[::-1]
+        sizes = data.largest.values[i]
+        sizes, more = sizes[sizes > 0], data.clusters.values[i] > len(sizes)
         energy = f"{data.energy.values[i]:9.3g}" if "energy" in data else f"{'-':>9}"
         lines.append(
             f"{ts[i]:9.3g}  {data.clusters.values[i]:8d}  {data.mean_cosine.values[i]:9.6f}  {energy}  "
-            f"{data.effective_rank.values[i]:6.2f}  {' '.join(map(str, sizes[:8]))}{' ...' if len(sizes) > 8 else ''}"
+            f"{data.effective_rank.values[i]:6.2f}  {' '.join(map(str, sizes))}{' ...' if more else ''}"
         )
     lines += ["", "energy: share of its value at consensus. rank: effective rank."]
     lines += _theorem_lines(data)

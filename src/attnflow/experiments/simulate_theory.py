@@ -36,10 +36,12 @@ def theorems(config: Any, x0: np.ndarray) -> list[dict[str, Any]]:
     return [asdict(t) for t in af.theory.clustering.theorems(*model, x0, value=config.value)]
 
 
-def predicted_cosine(config: Any, ts: np.ndarray, columns: dict[str, np.ndarray]) -> np.ndarray:
+def predicted_cosine(
+    config: Any, ts: np.ndarray, n: int, columns: dict[str, np.ndarray]
+) -> np.ndarray:
     """Cosine of equiangular tokens with the same first mean cosine; NaN where unknown."""
     theory, beta = af.theory, beta_of(config)
-    n, rho0 = columns["labels"].shape[1], float(columns["mean_cosine"][0])
+    rho0 = float(columns["mean_cosine"][0])
     known = config.flow in ("sa", "usa", "kuramoto") and config.value == 1.0 and beta >= 0
     if not known or n < 2 or not rho0 > -1 / (n - 1):
         return np.full(len(ts), np.nan)
@@ -70,6 +72,8 @@ def last_decay(config: Any, flow: Any, data: xr.Dataset, numerics: dict[str, Any
     gap = data.gap.values
     linear = LINEAR / data.sizes["token"] / (1 + abs(model[1])) if model else 0.0
     near = np.flatnonzero((gap < 1e-3) & (gap > 1e-16) & (data.clusters.values == 1))
+    kept = data.state_save.values if "state_save" in data else np.arange(len(gap))
+    near = np.intersect1d(near, kept)
     if model is None or "tokens" not in data or not len(near) or config.value <= 0:
         return None
     first = near[np.argmin(np.abs(np.log(gap[near] / linear)))]
@@ -83,7 +87,9 @@ def last_decay(config: Any, flow: Any, data: xr.Dataset, numerics: dict[str, Any
         ts = config.dt * np.arange(max(9, np.ceil(t_max / config.dt)))
     if config.method == "adaptive":
         numerics = numerics | {"rtol": 1e-12, "atol": 1e-13, "method": diffrax.Dopri8()}
-    traj = af.solve(flow, data.tokens.values[first], ts, states=False, **numerics)
+    traj = af.solve(
+        flow, data.tokens.values[np.searchsorted(kept, first)], ts, states=False, **numerics
+    )
     fall = np.asarray(traj.observed["gap"])
-    kept = fall <= max(linear, float(fall[-8]))
-    return (float(data.time[first]) + ts)[kept], fall[kept], float(rate)
+    last = fall <= max(linear, float(fall[-8]))
+    return (float(data.time[first]) + ts)[last], fall[last], float(rate)

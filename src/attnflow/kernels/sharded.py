@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from attnflow.kernels import name_of
 from attnflow.kernels.auto import auto, cheapest, to_accuracy
 from attnflow.kernels.dense import ONE_BLOCK, dense
+from attnflow.kernels.random_batch import RandomBatch
 from attnflow.kernels.symmetric import by_shares
 
 TOKENS = "tokens"
@@ -50,7 +52,15 @@ def sharded(kernel_sum: Callable, mesh: Mesh) -> Callable:
 
     Returns:
         The shared kernel sum. Equal arguments give the same function, so that code compiles once.
+
+    Raises:
+        ValueError: If the sum draws random batches, which hang on all rows, to the last bit.
     """
+    if isinstance(kernel_sum, RandomBatch):
+        raise ValueError(
+            "Argument `kernel_sum` must not draw random batches to be shared by several devices, as the "
+            f"draws would depend on their number, but it is {kernel_sum}. Run it in one process."
+        )
 
     def shared(
         q: Float[Array, "n d"],
@@ -92,8 +102,7 @@ def sharded(kernel_sum: Callable, mesh: Mesh) -> Callable:
         return mean[:n], log_z[:n]
 
     shared.of_one = kernel_sum  # pyright: ignore[reportFunctionMemberAccess]
-    shared.__name__ = getattr(kernel_sum, "__name__", "shared")
-    shared.__name__ = getattr(kernel_sum, "__name__", "shared")
+    shared.__name__ = name_of(kernel_sum)
     return shared
 
 

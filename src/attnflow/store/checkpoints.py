@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PARTIAL = ".partial"
 _FORMAT = 1
+_PART = "part-"
 _KEPT = 2
 _KINDS = "biufcU"
 _PATIENCE = 1.0
@@ -44,6 +45,38 @@ class Checkpoint:
             OSError: When it cannot be written, for example because the disk is full; the
                 checkpoints before it remain.
         """
+        self._write(self.folder / f"{step:012d}.npz", step, arrays)
+        steps = checkpoint_files(self.folder)
+        earlier = [other for other in steps if _step(other) < step]
+        later = [other for other in steps if _step(other) > step]
+        for other in earlier[: 1 - _KEPT] + later:
+            other.unlink()
+
+    def keep(self, step: int, arrays: Mapping[str, Any]) -> None:
+        """Keep a part of the result up to `step`, which checkpoints from then on need not repeat.
+
+        Call it before `save` of the same step. Arguments and errors are those of `save`.
+        """
+        self._write(self.folder / f"{_PART}{step:012d}.npz", step, arrays)
+
+    def kept(self) -> list[dict[str, "numpy.ndarray"]]:
+        """Parts up to the latest whole checkpoint, in order of their steps.
+
+        Raises:
+            RuntimeError: If one is damaged.
+        """
+        found = self.load()
+        last = -1 if found is None else found[0]
+        try:
+            parts = [_read(path) for path in sorted(self.folder.glob(f"{_PART}*.npz"))]
+        except _DamagedError as damage:
+            raise RuntimeError(
+                f"A part of the run in {self.folder} is damaged ({damage}). Run it again without --resume."
+            ) from None
+        return [arrays for step, arrays in parts if step <= last]
+
+    def _write(self, path: Path, step: int, arrays: Mapping[str, Any]) -> None:
+        """Write one file, whole or not at all."""
         import numpy as np
 
         if step < 0:
@@ -53,7 +86,7 @@ class Checkpoint:
         }
         members |= {"format": np.int64(_FORMAT), "step": np.int64(step)}
         members["sha256"] = np.frombuffer(_digest(members), dtype=np.uint8)
-        path, temporary = self.folder / f"{step:012d}.npz", self.folder / "unfinished"
+        temporary = self.folder / "unfinished"
         try:
             with temporary.open("wb") as file:
                 np.savez(file, **members)
@@ -69,11 +102,6 @@ class Checkpoint:
                 f"The checkpoint of step {step} could not be written to {self.folder}: "
                 f"{error.strerror}. The one before it is intact; free some space and resume.",
             ) from error
-        steps = checkpoint_files(self.folder)
-        earlier = [other for other in steps if _step(other) < step]
-        later = [other for other in steps if _step(other) > step]
-        for other in earlier[: 1 - _KEPT] + later:
-            other.unlink()
 
     def load(self) -> tuple[int, dict[str, "numpy.ndarray"]] | None:
         """Latest whole checkpoint as (step, arrays), to the same bits; None where there is none.
@@ -136,8 +164,8 @@ def checkpoint_files(partial: Path) -> list[Path]:
 
 
 def drop_checkpoints(partial: Path) -> None:
-    """Delete the checkpoints of a run; the folder and its lock stay."""
-    for path in checkpoint_files(partial):
+    """Delete the checkpoints of a run, and its parts; the folder and its lock stay."""
+    for path in [*checkpoint_files(partial), *partial.glob(f"{_PART}*.npz")]:
         path.unlink(missing_ok=True)
 
 
