@@ -109,6 +109,24 @@ def test_tokens_are_kept_rarely_and_numbers_often(state_saves, tmp_path):
         assert [path.name for path in own.folder.iterdir()] == ["lock"]
 
 
+def test_many_tokens_are_seen_through_a_fair_sample():
+    """4 clusters of a tenth of a radian, of which token i belongs to the (i mod 4)-th, however many there are."""
+    config = replace(SMALL, tokens="clusters", k=4, n=4 * simulate.SAMPLE, t_max=0.2, saves=3)
+    data = simulate.run(replace(config, kernel_sum="harmonics"))
+    x = data.start.values
+    # Shares of 1024 of 4096 tokens err by 0.02; pairs within a cluster have cosines above 0.8.
+    near = np.histogram((x @ x.T)[np.triu_indices(len(x), 1)], simulate.EDGES)[0]
+    seen = data.histogram.values[0]
+    assert seen.sum() == 1024 * 1023 / 2
+    np.testing.assert_allclose(
+        seen[90:].sum() / seen.sum(), near[90:].sum() / near.sum(), atol=0.02
+    )
+    drawn = simulate.sampled(10**6, 20_000)
+    np.testing.assert_allclose(np.bincount(drawn % 8), 2500, atol=4 * 2500**0.5)
+    assert len(np.unique(drawn)) == 20_000
+    np.testing.assert_array_equal(simulate.sampled(5, 9), np.arange(5))
+
+
 def test_the_sum_that_was_taken_is_named():
     config = replace(SMALL, saves=4, t_max=0.5, kernel_sum="harmonics")
     fast, dense = simulate.run(config), simulate.run(replace(config, kernel_sum="dense"))

@@ -22,7 +22,7 @@ SPREADS = True
 HISTOGRAM_TOKENS, SAMPLE = 2048, 1024
 """Tokens up to which the histogram has all pairs, and of how many tokens beyond."""
 STATE_BYTES = 2**28
-WORKSPACE = 40
+WORKSPACE = 60
 """Memory of a run besides what it keeps, in states: stages, saves of a stretch, and the kernel sum."""
 EDGES = np.linspace(-1, 1, 101)
 DEFAULTS = {"n": 64, "beta": 9.0, "t_max": 1e3}
@@ -264,6 +264,16 @@ def kept_saves(config: Config, x0: np.ndarray, ts: np.ndarray) -> np.ndarray:
     return np.unique(np.linspace(len(ts) - 1, 0, min(count, len(ts))).round().astype(int))
 
 
+def sampled(n: int, count: int) -> np.ndarray:
+    """Which tokens stand for all n: `count` drawn at random, always the same, or all if there are no more.
+
+    Not every so-many-th one: tokens of a start in clusters go round the clusters in turn.
+    """
+    if n <= count:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).choice(n, count, replace=False))
+
+
 def numerics_of(config: Config) -> dict[str, Any]:
     """Keyword arguments of `solve`."""
     observe: dict[str, Any] = {
@@ -302,7 +312,7 @@ def _energy(x, weights=None, *, beta):
 def _histogram(x, *_):
     import jax.numpy as jnp
 
-    few = x if len(x) <= HISTOGRAM_TOKENS else x[:: len(x) // SAMPLE]
+    few = x if len(x) <= HISTOGRAM_TOKENS else x[sampled(len(x), SAMPLE)]
     return af.observables.cosine_histogram(few, jnp.asarray(EDGES, x.dtype))
 
 

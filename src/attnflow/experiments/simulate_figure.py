@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 ROWS = 12
 IMAGES = 20
 DOTS = 20_000
-"""Tokens that are drawn, at most about twice as many."""
+"""Tokens that are drawn at most."""
 
 
 def plateau(data: xr.Dataset) -> int:
@@ -140,19 +140,23 @@ def _draw_tokens(data, at, axes, plot) -> None:
         most = "" if len(sizes) <= IMAGES else f"{IMAGES} largest of "
         axes["tokens"].set_title(f"mean image of the {most}{len(sizes)} clusters at {when}")
         return
-    row = nearest_state(data, at)[0]
-    few = slice(None, None, max(1, data.sizes["token"] // DOTS))
-    some = "" if few.step == 1 else f", one in {few.step}"
-    labels = data.labels.values[row, few] % 8
+    from attnflow.experiments.simulate import sampled
+
+    n, row = data.sizes["token"], nearest_state(data, at)[0]
+    few, size = sampled(n, DOTS), None
+    labels = data.labels.values[row][few] % 8
     plot.tokens(data.start.values[few], labels=labels, ax=axes["start"])
-    axes["start"].set_title(f"tokens at the start, coloured by their cluster{some}")
+    some = "" if len(few) == n else f" ({len(few)} drawn)"
+    axes["start"].set_title(f"the start, coloured by cluster{some}")
     if "tokens" not in data:
         axes["tokens"].set_axis_off()
         axes["tokens"].set_title("no states kept")
         return
-    xs = data.tokens.values[row, few]
+    xs = data.tokens.values[row][few]
     xs = xs / np.linalg.norm(xs, axis=-1, keepdims=True)
-    plot.tokens(xs, labels=labels, ax=axes["tokens"])
+    if some:  # dots as large as if each place had one token
+        size = 42.0 * min(1.0, 10 / len(np.unique(xs.round(2), axis=0)) ** 0.5)
+    plot.tokens(xs, labels=labels, size=size, ax=axes["tokens"])
     axes["tokens"].set_title(f"{data.clusters.values[at]} clusters at {when}")
 
 

@@ -12,8 +12,9 @@ import attnflow as af
 if TYPE_CHECKING:
     from attnflow.experiments.simulate import Config
 
-CHUNK = 4
-"""Save times between two checkpoints."""
+CHUNK, LONG_CHUNK = 4, 8
+"""Save times between two checkpoints, of few tokens and of many: each new start costs two steps or so."""
+MANY = 2**17
 LARGEST = 8
 """Clusters whose sizes are kept at every save time."""
 LARGE = 2**30
@@ -47,7 +48,7 @@ def integrate(config: Config, flow, x0, ts, kept, progress: bool, checkpoint: An
         parts, columns = [kept_before] if kept_before else [], arrays
     meter = _Meter(ts, done, x0, len(kept), progress)
     while done < len(ts) - 1:
-        last = min(done + CHUNK, len(ts) - 1)
+        last = min(done + (CHUNK if len(x0) < MANY else LONG_CHUNK), len(ts) - 1)
         stretch = ts[done : last + 1]
         spread = af.distributed.spread(_stretch(flow, stretch), state)
         traj = af.solve(*spread, stretch, **numerics_of(config))
