@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attnflow import store
-from attnflow.experiments import simulate
+from attnflow.experiments import simulate, simulate_run
 from attnflow.experiments.simulate import Config, resolve
 
 SMALL = Config(n=8, d=3, beta=1.0, t_max=60.0, saves=17)
@@ -133,6 +133,13 @@ def test_the_sum_that_was_taken_is_named():
     assert fast.attrs["sum_taken"] == "harmonics" and dense.attrs["sum_taken"] == "dense"
     assert "sum harmonics" in simulate.summary(fast)
     np.testing.assert_allclose(fast.tokens, dense.tokens, atol=1e-10)
+
+
+def test_the_estimate_of_memory_does_not_disturb_results(capsys, monkeypatch):
+    monkeypatch.setattr(simulate_run, "LARGE", 0)
+    simulate.run(replace(SMALL, saves=4, t_max=0.5), progress=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "about 0.5 GiB of memory" in err and "to go" in err
 
 
 def test_bad_sums_and_saves_are_one_sentence():

@@ -111,6 +111,29 @@ def test_asked_accuracy_is_kept_in_every_row(accuracy, beta, d):
         assert np.abs(log_z - exact_log_z).max() <= accuracy, name
 
 
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("beta", BETAS)
+@pytest.mark.parametrize("accuracy", [1e-3, 1e-6, 1e-9, None])
+def test_uniform_tokens_need_no_sum_over_all_pairs(accuracy, beta, d, monkeypatch):
+    """Else an accuracy would be kept, and cost a thousand times as much."""
+    if accuracy is not None:
+        assert accuracy > host.finest(SPACES[d], beta)
+    direct = []
+    monkeypatch.setattr(host, "_direct_rows", lambda rows, *_: direct.extend(rows))
+    x = jnp.asarray(tokens("uniform", d, 20_000))
+    jax.block_until_ready(SUMS[d](x, x, x, beta, accuracy=accuracy))
+    assert not direct
+
+
+def test_rows_that_cannot_be_fast_are_counted_in_a_warning(monkeypatch):
+    x = jnp.asarray(tokens("broad", 3, 100))
+    monkeypatch.setattr(host, "MANY", 1000)
+    host._warn_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"100 of 100 rows .* 1e\+04 pairs are summed"):
+        mean, _ = jax.block_until_ready(harmonics(x, x, x, -30.0))
+    np.testing.assert_allclose(mean, dense(x, x, x, -30.0)[0], atol=1e-13)
+
+
 def rows_of(x, beta, rows):
     """Means and log Z of some rows, by all pairs in NumPy."""
     scores = beta * x[rows] @ x.T
@@ -274,6 +297,10 @@ def test_accuracy_beyond_the_dtype_is_refused():
         harmonics(*[x.astype(jnp.float32)] * 3, 1.0, accuracy=1e-9)
     with pytest.raises(ValueError, match=r"accuracy=1e-15.*Use `dense`"):
         harmonics(x, x, x, 1.0, accuracy=1e-15)
+    with pytest.raises(ValueError, match=r"`accuracy` .*accuracy=1e-11.*Use `dense`"):
+        harmonics(x, x, x, 1000.0, accuracy=1e-11)
+    assert cheapest(10**5, 3, 1000.0, accuracy=1e-11) is dense
+    assert cheapest(10**5, 3, 1000.0, accuracy=1e-10) is harmonics
 
 
 def test_modes_that_do_not_fit_are_refused():
@@ -298,6 +325,15 @@ def test_tokens_off_the_sphere_are_summed_over_all_pairs():
     exact, exact_log_z = dense(x, x, x, 2.0)
     np.testing.assert_allclose(mean, exact, atol=1e-14)
     np.testing.assert_allclose(log_z, exact_log_z, atol=1e-13)
+
+
+def test_a_low_accuracy_does_not_make_tokens_unit():
+    """A length of 1 + 1e-4 moves the scores by beta times that, far beyond the accuracy."""
+    x = (1 + 1e-4) * jnp.asarray(tokens("broad", 3, 41))
+    host._warn_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match="The keys are not unit vectors"):
+        _, log_z = jax.block_until_ready(harmonics(x, x, x, 81.0, accuracy=1e-3))
+    np.testing.assert_allclose(log_z, dense(x, x, x, 81.0)[1], atol=1e-12)
 
 
 def test_without_finufft_all_pairs_are_summed_and_one_warning_names_the_cost(monkeypatch):

@@ -22,8 +22,8 @@ SPREADS = True
 HISTOGRAM_TOKENS, SAMPLE = 2048, 1024
 """Tokens up to which the histogram has all pairs, and of how many tokens beyond."""
 STATE_BYTES = 2**28
-WORKSPACE = 60
-"""Memory of a run besides what it keeps, in states: stages, saves of a stretch, and the kernel sum."""
+WORKSPACE, PROGRAMS = 70, 2**29
+"""Memory of a run besides what it keeps: in states (stages, saves of a stretch, the kernel sum), and bytes of code."""
 EDGES = np.linspace(-1, 1, 101)
 DEFAULTS = {"n": 64, "beta": 9.0, "t_max": 1e3}
 DEFAULTS_OF = {"digits": {"n": None, "beta": 48.0, "t_max": 200.0}}
@@ -254,8 +254,13 @@ def _prepare(config: Config):
         flow.norm.check_times(ts)
     kept = len(kept_saves(config, x0, ts)) if config.states else 0
     what = f"A run of {len(x0)} tokens with {kept} saved states"
-    check_memory((2 * kept + WORKSPACE) * x0.nbytes, what)
+    check_memory(memory(x0, kept), what)
     return flow, ts, x0
+
+
+def memory(x0: np.ndarray, kept: int) -> int:
+    """Bytes that a run takes, about, with so many kept states."""
+    return (2 * kept + WORKSPACE) * x0.nbytes + PROGRAMS
 
 
 def kept_saves(config: Config, x0: np.ndarray, ts: np.ndarray) -> np.ndarray:

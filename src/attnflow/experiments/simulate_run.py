@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,16 +119,15 @@ class _Meter:
     def __init__(self, ts, done: int, x0, kept: int, progress: bool):
         from tqdm import tqdm
 
-        from attnflow.experiments.simulate import WORKSPACE
+        from attnflow.experiments.simulate import memory
 
         self.ts, self.done, self.steps, self.since = ts, done, 0, time.monotonic()
         shape = "{desc}: {n_fmt}/{total_fmt} saves [{elapsed}{postfix}]"
         self.bar = tqdm(
             total=len(ts) - 1, initial=done, disable=not progress, desc="simulate", bar_format=shape
         )
-        bytes_needed = (2 * kept + WORKSPACE) * x0.nbytes
-        if progress and bytes_needed > LARGE:
-            self.bar.write(f"about {bytes_needed / 2**30:.2g} GiB of memory at most")
+        if progress and (needed := memory(x0, kept)) > LARGE:
+            self.bar.write(f"about {needed / 2**30:.2g} GiB of memory", file=sys.stderr)
 
     def tell(self, done: int, steps: int, clusters: int) -> None:
         """Say where the run is."""

@@ -75,7 +75,7 @@ def cheapest(n: int, d: int, beta, *, accuracy: float | None = None) -> Callable
     if not math.isfinite(size):
         return dense
     all_pairs = n**2 * (PAIR if jax.default_backend() == "cpu" else PAIR_ON_DEVICE)
-    if all_pairs < CALL:  # before any modes are counted
+    if all_pairs < CALL or (accuracy is not None and accuracy < host.finest(space, size)):
         return dense
     cut = host.grid(space, size, accuracy).cut
     seconds = CALL + n * POINT[d] + MODE * (4 * cut) ** (d - 1) + MATRIX[d] * cut**3

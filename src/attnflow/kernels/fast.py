@@ -75,6 +75,8 @@ def _check(space: Space, q, k, beta, mask, accuracy, dtype) -> None:
     if accuracy is not None:
         finest = FINEST.get(str(dtype), FINEST["float32"])
         remedy = f"{dtype} gives no more; pass float64 tokens." if finest > 1e-7 else "Use `dense`."
+        if concrete(beta) and math.isfinite(beta):
+            finest = max(finest, host.finest(space, float(beta)))
         check_between(accuracy, "accuracy", finest, 1.0, remedy=remedy)
     if concrete(beta) and math.isfinite(beta):
         reason = host.too_large(space, abs(float(beta)), accuracy)
@@ -117,7 +119,7 @@ def _mean_and_log_z(space, accuracy, same, weighted, outputs, inputs) -> None:
     if mean.dtype == np.float64:
         return host.mean_and_log_z(space, accuracy, q, k, v, w, beta, mean, log_z)
     results = np.empty(mean.shape), np.empty(log_z.shape)
-    host.mean_and_log_z(space, accuracy, q, k, v, w, beta, *results)
+    host.mean_and_log_z(space, accuracy, q, k, v, w, beta, *results, dtype="float32")
     mean[...], log_z[...] = results
 
 

@@ -45,9 +45,10 @@ def fourier(
         weights: Weight of each token, shape (m,), >= 0. One each by default.
         mask: Must be None.
         block: Ignored; `dense` has it.
-        accuracy: Largest error of log Z, and of the mean in units of the payload's size: from 1e-12
-            (float64) or 1e-6 (float32) to 1. By default 1e-9 and 1e-6, at worst; and a few lonely rows
-            are summed over all pairs where their error would show beside the largest speed.
+        accuracy: Largest error of log Z, and of the mean in units of the payload's size, at most 1; at
+            least 1e-6 (float32) or about $3\cdot10^{-13}(1 + 2\pi\beta)^{(d-1)/4}$ (float64). By default 1e-9 and
+            1e-6, at worst; and a few lonely rows are summed over all pairs where their error would show
+            beside the largest speed.
 
     Returns:
         Means, shape (n, p), and log Z, shape (n,), of the inputs' dtype.

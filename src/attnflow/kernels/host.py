@@ -21,9 +21,9 @@ BEST = 1e-9
 """Largest error of log Z where no accuracy is asked for."""
 NEAR = 0.9
 """Length of the mean token from which payloads are taken from their centre."""
-UNIT = 1e-10
-"""How far from 1 squared lengths may be."""
-ROWS_AT_ONCE = 16
+UNIT = {"float64": 1e-12, "float32": 1e-6}
+"""How far from 1 squared lengths may be, by the dtype that tokens had."""
+ROWS_AT_ONCE, MANY = 16, 2**30
 PAIRS = 2**24
 """Pairs that may be summed directly for rows that are better than asked."""
 
@@ -38,10 +38,20 @@ class Grid(NamedTuple):
 
 @cache
 def grid(space: Space, beta: float, accuracy: float | None) -> Grid:
-    """Modes and tolerances for sums whose error, where tokens are many, is well below `accuracy`; None for the best."""
-    tolerance = FINEST if accuracy is None else max(FINEST, accuracy / 100)
+    """Modes and tolerances for sums whose error, of uniform tokens, is well below `accuracy`; None for the best."""
+    tolerance = FINEST if accuracy is None else max(FINEST, accuracy / 100 / spread(space, beta))
     cut = modes_needed(space, beta, tolerance / 100)
     return Grid(cut, tolerance, space.truncation(beta, cut))
+
+
+def spread(space: Space, beta: float) -> float:
+    r"""About $\|\mu\|/Z$ of uniform tokens: $a_0^{-1/2}$, a_0 the mean of $e^{\beta(\langle x, y\rangle - 1)}$."""
+    return (1 + 2 * np.pi * beta) ** ((space.dimension - 1) / 4)
+
+
+def finest(space: Space, beta: float) -> float:
+    """Smallest accuracy that `row_bound` promises for uniform tokens; below it all rows would be summed directly."""
+    return 2**1.5 * (2 * FINEST + ROUNDING) * spread(space, abs(beta))
 
 
 def too_large(space: Space, beta: float, accuracy: float | None) -> str | None:
@@ -65,7 +75,7 @@ def pair_sums(space: Space, q, k, beta: float, columns, accuracy: float | None) 
 
 
 def _transform(space, q, k, beta, columns, accuracy, write, *, tokens=False):
-    """Hand sums to `write` by parts of the queries; the norm of the densities comes back, and their total.
+    """Hand sums to `write` by parts of the queries; the norm of the densities comes back.
 
     With `tokens` the columns are weights, or None for ones, and the sums are those of (1, x_1, ..., x_d) too.
     """
@@ -83,7 +93,18 @@ def _transform(space, q, k, beta, columns, accuracy, write, *, tokens=False):
     return norm
 
 
-def mean_and_log_z(space: Space, accuracy: float | None, q, k, v, w, beta: float, mean, log_z):
+def mean_and_log_z(
+    space: Space,
+    accuracy: float | None,
+    q,
+    k,
+    v,
+    w,
+    beta: float,
+    mean,
+    log_z,
+    dtype: str = "float64",
+):
     r"""Kernel sum in float64, written to `mean` (n, p) and `log_z` (n,).
 
     The error of log Z_i is at most `row_bound`, that of the mean at most twice that, in units of the payload.
@@ -99,6 +120,7 @@ def mean_and_log_z(space: Space, accuracy: float | None, q, k, v, w, beta: float
         beta: Inverse temperature.
         mean: Output.
         log_z: Output.
+        dtype: What the tokens were rounded to.
     """
     n, p = mean.shape
     total = float(len(k)) if w is None else float(w.sum())
@@ -112,7 +134,7 @@ def mean_and_log_z(space: Space, accuracy: float | None, q, k, v, w, beta: float
     everything = lambda: _direct_rows(np.arange(n), q, k, v, w, beta, mean, log_z)
     if not total > 0:
         return everything()
-    if (reason := _reason_not_to(space, q, k, beta, accuracy)) is not None:
+    if (reason := _reason_not_to(space, q, k, beta, accuracy, UNIT[dtype])) is not None:
         _warn_once(f"{reason}: all {n * len(k):.2g} pairs are summed instead.")
         return everything()
     centre = v.mean(axis=0) if w is None else w @ v / total
@@ -144,6 +166,11 @@ def mean_and_log_z(space: Space, accuracy: float | None, q, k, v, w, beta: float
     poor = ~(2 * bound <= wanted)
     if accuracy is None and q is k and v is k:
         poor = _poorer(poor, bound, _speed(q, mean), len(k))
+    if (pairs := poor.sum() * len(k)) > MANY and poor.sum() > n / 10:
+        _warn_once(
+            f"{poor.sum()} of {n} rows are too far from the others for an accuracy of {wanted:g} at "
+            f"beta = {beta:g}: their {pairs:.2g} pairs are summed instead."
+        )
     if poor.any():
         _direct_rows(np.flatnonzero(poor), q, k, v, w, beta, mean, log_z)
 
@@ -194,11 +221,13 @@ def _direct_rows(rows, q, k, v, w, beta: float, mean, log_z) -> None:
         each(one, [slice(a, a + ROWS_AT_ONCE) for a in range(0, len(rows), ROWS_AT_ONCE)])
 
 
-def _reason_not_to(space: Space, q, k, beta: float, accuracy: float | None) -> str | None:
+def _reason_not_to(
+    space: Space, q, k, beta: float, accuracy: float | None, unit: float
+) -> str | None:
     """Why the fast sum cannot be taken, if so."""
     for x, name in [(k, "keys")] if q is k else [(q, "queries"), (k, "keys")]:
         off = np.abs(np.einsum("nd,nd->n", x, x) - 1).max(initial=0.0)
-        if off > (accuracy or UNIT):
+        if off > unit:
             return f"The {name} are not unit vectors (|x|² is off by {off:.1e})"
     return too_large(space, beta, accuracy)
 
