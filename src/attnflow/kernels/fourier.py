@@ -51,7 +51,7 @@ def fourier(
             beside the largest speed.
 
     Returns:
-        Means, shape (n, p), and log Z, shape (n,), of the inputs' dtype.
+        Means, shape (n, p), and log Z, shape (n,), rounded to the inputs' dtype at the end.
 
     Raises:
         ValueError: If shapes disagree, a mask is given, or accuracy is beyond the dtype.
