@@ -154,3 +154,10 @@ def test_many_tokens_need_little_memory():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_motion_is_found_in_any_row():
+    x = np.tile(ring(1), (600, 1))
+    x[599] = [np.cos(1), np.sin(1)]
+    assert CAUSAL in applying("causal", 1.0, x)
+    assert CAUSAL not in applying("causal", 1.0, ring(4)[[0] * 599 + [2]])
