@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         kernels,
         layers,
         mean_shift,
+        meanfield,
         norms,
         observables,
         plot,
@@ -54,7 +55,7 @@ __version__ = "0.1.0.dev0"
 
 _MODULES = (
     "analysis", "coalescence", "distributed", "experiments", "kernels", "layers", "mean_shift",
-    "norms", "observables", "plot", "sphere", "store", "theory",
+    "meanfield", "norms", "observables", "plot", "sphere", "store", "theory",
 )  # fmt: skip
 _HOMES = {
     "attention": (

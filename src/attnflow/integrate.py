@@ -198,7 +198,11 @@ def solve(
             check_between(value, name, low=0.0, open_low=name != "atol")
     check_count(max_steps, "max_steps")
     check_functions(observe or {}, "observe")
-    method = _check_method(method or dfx.Tsit5(), flow, ts, dt)
+    functions = getattr(flow, "watch", {}) | dict(observe or {})
+    until = until or getattr(flow, "until", None)
+    method = _check_method(method or getattr(flow, "method", dfx.Tsit5()), flow, ts, dt)
+    if hasattr(flow, "check_start"):
+        flow.check_start(x0)  # pyright: ignore[reportFunctionMemberAccess]
     state = jax.tree.map(jnp.asarray, x0)
     dtype = jnp.result_type(*jax.tree.leaves(state))
     if isinstance(x0, WeightedTokens):
@@ -212,16 +216,14 @@ def solve(
         if isinstance(norm, Norm):
             norm.check_times(ts)
         _check_start(flow, until, ts[0], state, args)
-    flow, kernel_sum = settled(flow, state_tokens(state))
-    basis = None
+    (flow, kernel_sum), basis = settled(flow, state_tokens(state)), None
     if reduce and isotropic and kernel_sum not in ("fourier", "harmonics") and _wide(state):
         coordinates, basis = span(state_tokens(state))
         state = _with_tokens(state, coordinates)
-    defaults = TOLERANCES.get(str(dtype), TOLERANCES["float32"])
-    asked = zip((rtol, atol), defaults, strict=True)
-    tolerances = [jnp.asarray(preset if own is None else own, dtype) for own, preset in asked]
+    asked = zip((rtol, atol), TOLERANCES.get(str(dtype), TOLERANCES["float32"]), strict=True)
+    tolerances = [jnp.asarray(low if own is None else own, dtype) for own, low in asked]
     (saved_ts, xs, weights, observed), (t_end, x_end), stats, result = _solve(
-        flow, state, ts, basis, {name: as_pytree(f) for name, f in (observe or {}).items()},
+        flow, state, ts, basis, {name: as_pytree(f) for name, f in functions.items()},
         as_pytree(until), method, None if dt is None else jnp.asarray(dt, dtype),
         None if dt is not None else tolerances, getattr(norm, "jumps", ()), args,
         adjoint or dfx.RecursiveCheckpointAdjoint(),
@@ -233,7 +235,10 @@ def solve(
         if (kept := int(jnp.isfinite(saved_ts).sum())) < len(saved_ts):
             series = (saved_ts, xs, weights, observed)
             saved_ts, xs, weights, observed = jax.tree.map(lambda leaf: leaf[:kept], series)
-    return Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats, kernel_sum)
+    run = Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats, kernel_sum)
+    if hasattr(flow, "check_run") and not traced:
+        flow.check_run(run, ts)  # pyright: ignore[reportFunctionMemberAccess]
+    return run
 
 
 @eqx.filter_jit
@@ -269,7 +274,7 @@ def _solve(
 
     def happens(t, y, args, **_):
         x, velocity = state_tokens(y), state_tokens(flow(t, y, args))
-        if getattr(until, "func", None) not in (cap_margin, speed_margin):
+        if basis is not None and getattr(until, "func", None) not in (cap_margin, speed_margin):
             x, velocity = lift(x), lift(velocity)
         return jnp.asarray(until(t, x, velocity), float)  # diffrax wants the default dtype
 
@@ -335,9 +340,7 @@ def _check_flow(flow, x0) -> None:
 def _check_method(method, flow, ts, dt) -> dfx.AbstractSolver:
     """Solver, once it is one and has the step it needs."""
     if not isinstance(method, dfx.AbstractSolver):
-        raise ValueError(
-            f"Argument `method` must be a solver like `diffrax.Tsit5()`, but method={method!r}."
-        )
+        raise ValueError(f"Argument `method` must be a diffrax solver, but method={method!r}.")
     if dt is None and not isinstance(method, dfx.AbstractAdaptiveSolver):
         raise ValueError(
             f"Argument `dt` must be a step, as {type(method).__name__} chooses none, but dt=None."
@@ -359,10 +362,8 @@ def _check_layers(flow, ts, dt) -> None:
         layers = (ts - ts[0]) / float(dt)
         off = np.abs(layers - np.round(layers))
         if off[at := int(off.argmax())] > 1e-6:
-            raise ValueError(
-                f"Argument `ts` must hold whole numbers of layers of dt={float(dt):g}, "
-                f"but ts[{at}]={float(ts[at]):g}."
-            )
+            whole = f"Argument `ts` must hold whole numbers of layers of dt={float(dt):g}"
+            raise ValueError(f"{whole}, but ts[{at}]={float(ts[at]):g}.")
 
 
 def _check_start(flow, until, t0, state, args) -> None:

@@ -58,11 +58,11 @@ class Circle(eqx.Module):
         """Modes of a function on the grid."""
         return moments(values, self.degree)
 
-    def gradients(self, modes: Float[Array, "2 k"]) -> tuple[Float[Array, " size"]]:
+    def gradients(self, modes: Float[Array, "2 k"]) -> tuple[Array, ...]:
         """Components of the gradient of a function, on the grid."""
         return (series(turned(modes), self.size),)
 
-    def against_gradients(self, fields: tuple[Float[Array, " size"]]) -> Float[Array, "2 k"]:
+    def against_gradients(self, fields: tuple[Array, ...]) -> Float[Array, "2 k"]:
         """Mean of <field, gradient of each basis function>."""
         return -turned(moments(fields[0], self.degree))
 
@@ -99,17 +99,17 @@ def modes_of(theta: np.ndarray, degree: int, weights: np.ndarray | None = None) 
     """Modes of tokens at angles theta, shape (n,), as a state of `Circle(degree)`; O(n degree)."""
     theta = np.asarray(theta, float)
     weights = np.full(len(theta), 1 / len(theta)) if weights is None else np.asarray(weights, float)
-    turn, power = np.exp(-1j * theta), weights.astype(complex)
-    sums = np.empty(degree + 1, complex)
+    turn, power = np.exp(1j * theta), weights.astype(complex)
+    modes = np.empty((2, degree + 1))
     for k in range(degree + 1):
-        sums[k] = power.sum()
+        total = complex(power.sum())
+        modes[:, k] = total.real, total.imag
         power = power * turn
-    modes = np.sqrt(2) * np.stack([sums.real, -sums.imag])
-    modes[:, 0] = sums[0].real, 0
+    modes[:, 1:] *= np.sqrt(2)
     return modes
 
 
-def quantiles(modes: Float[Array, "2 k"], u: np.ndarray) -> np.ndarray:
+def quantiles(modes: Float[Array, "2 k"] | np.ndarray, u: np.ndarray) -> np.ndarray:
     r"""Angles theta in [0, 2 pi) with $\mu([0,\theta]) = u$, shape of u in [0, 1); exact to rounding.
 
     Newton's method on the integrated Fourier series, from a fine grid, inside its cell.
@@ -117,15 +117,15 @@ def quantiles(modes: Float[Array, "2 k"], u: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: If the density is negative somewhere.
     """
-    modes, u = np.asarray(modes, float), np.asarray(u, float)
-    size = 16 * modes.shape[1]
-    fine = np.asarray(series(jnp.asarray(modes), size))
+    table, u = np.asarray(modes, float), np.asarray(u, float)
+    size = 16 * table.shape[1]
+    fine = np.asarray(series(jnp.asarray(table), size))
     if fine.min() < 0:
         raise ValueError(
             f"Argument `modes` must be those of a density, but it falls to {fine.min():.3g}."
         )
-    k = np.arange(1, modes.shape[1])
-    wave = np.sqrt(2) * (modes[0, 1:] - 1j * modes[1, 1:])
+    k = np.arange(1, table.shape[1])
+    wave = np.sqrt(2) * (table[0, 1:] - 1j * table[1, 1:])
 
     def mass(theta):
         turns = np.exp(1j * np.multiply.outer(theta, k))
@@ -148,7 +148,7 @@ def quantiles(modes: Float[Array, "2 k"], u: np.ndarray) -> np.ndarray:
     return theta
 
 
-def tokens(modes: Float[Array, "2 k"], n: int) -> np.ndarray:
+def tokens(modes: Float[Array, "2 k"] | np.ndarray, n: int) -> np.ndarray:
     """Quantiles (i + 1/2)/n of a density as n tokens of equal weight, shape (n, 2).
 
     What they do under `sa(beta)` or `usa(beta)` is what the density does, however narrow it gets:

@@ -33,7 +33,7 @@ def nodes(d: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     if d == 2:
         t = -np.cos(np.pi * (np.arange(count) + 0.5) / count)
         return t, np.full(count, 1 / count)
-    t = eigh_tridiagonal(np.zeros(count), _steps(count - 1, d), eigvals_only=True)
+    t = np.asarray(eigh_tridiagonal(np.zeros(count), _steps(count - 1, d), eigvals_only=True))
     t = (t - t[::-1]) / 2
     return t, 1 / (basis(t, count - 1, d) ** 2).sum(axis=1)
 

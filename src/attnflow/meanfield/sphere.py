@@ -60,12 +60,12 @@ class Sphere(eqx.Module):
         """Modes of a function on the grid."""
         return self._analysis(_tables(self.degree)[0], values)
 
-    def gradients(self, modes: Float[Array, "2 l m"]) -> tuple[Array, Array]:
+    def gradients(self, modes: Float[Array, "2 l m"]) -> tuple[Array, ...]:
         """Components of the gradient to the south and to the east, on the grid."""
         _, south, east = _tables(self.degree)
         return self._synthesis(south, modes), self._synthesis(east, turned_signs(modes))
 
-    def against_gradients(self, fields: tuple[Array, Array]) -> Float[Array, "2 l m"]:
+    def against_gradients(self, fields: tuple[Array, ...]) -> Float[Array, "2 l m"]:
         """Mean of <field, gradient of each basis function>."""
         _, south, east = _tables(self.degree)
         along, across = self._analysis(south, fields[0]), self._analysis(east, fields[1])

@@ -58,11 +58,11 @@ class Zonal(eqx.Module):
         t, weights = nodes(self.d, self.size)
         return jnp.asarray(basis(t, self.degree, self.d) * weights[:, None]).T @ values
 
-    def gradients(self, modes: Float[Array, " l"]) -> tuple[Float[Array, " size"]]:
+    def gradients(self, modes: Float[Array, " l"]) -> tuple[Array, ...]:
         """Component of the gradient of a function towards the pole, on the grid."""
         return (jnp.asarray(slopes(self.grid, self.degree, self.d)) @ modes,)
 
-    def against_gradients(self, fields: tuple[Float[Array, " size"]]) -> Float[Array, " l"]:
+    def against_gradients(self, fields: tuple[Array, ...]) -> Float[Array, " l"]:
         """Mean of <field, gradient of each basis function>."""
         t, weights = nodes(self.d, self.size)
         return jnp.asarray(slopes(t, self.degree, self.d) * weights[:, None]).T @ fields[0]
