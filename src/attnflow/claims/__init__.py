@@ -4,6 +4,7 @@ from attnflow.claims import (
     causal,
     clustering,
     equiangular,
+    gaussian,
     gradient,
     gram,
     kuramoto,
@@ -27,7 +28,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
     metastability, staircase, stability, modes, normalization, long_context, uniform_keys,
-    random_weights, many_tokens,
+    random_weights, many_tokens, gaussian,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 

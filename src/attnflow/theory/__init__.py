@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from attnflow.theory import (
         clustering,
         equiangular,
+        gaussian,
         gram,
         hemisphere,
         kuramoto,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "clustering",
     "equiangular",
+    "gaussian",
     "gram",
     "hemisphere",
     "kuramoto",

@@ -72,6 +72,28 @@ def check_times(ts: Numbers) -> np.ndarray:
     return ts
 
 
+def check_shape(value: np.ndarray, name: str, shape: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless an array has this shape."""
+    if value.shape != shape:
+        raise ValueError(
+            f"Argument `{name}` must have shape {shape}, but {name}.shape={value.shape}."
+        )
+
+
+def check_weights(
+    query: Numbers, key: Numbers, value: Numbers, d: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Q, K of one shape (h, d) and V of shape (d, d); a number is a multiple of the identity."""
+    eye = np.eye(d)
+    named = ((query, "query"), (key, "key"), (value, "value"))
+    arrays = [check_finite(matrix, name) for matrix, name in named]
+    q, k, v = (array * eye if array.ndim == 0 else array for array in arrays)
+    height = k.shape[0] if k.ndim == 2 else d
+    for matrix, name, rows in ((k, "key", height), (q, "query", height), (v, "value", d)):
+        check_shape(matrix, name, (rows, d))
+    return q, k, v
+
+
 def check_choice(value: str, name: str, known: tuple[str, ...]) -> None:
     """Raise `ValueError` unless `value` is known; list the known, suggest the nearest."""
     if value not in known:
