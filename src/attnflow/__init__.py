@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from attnflow.integrate import LayerMap, Trajectory, log_times, solve
     from attnflow.norms import NORMS
+    from attnflow.stochastic import solve_sde
 
 __version__ = "0.1.0.dev0"
 
@@ -71,6 +72,7 @@ _HOMES = {
     "events": ("stationary", "within_cap"),
     "integrate": ("LayerMap", "Trajectory", "log_times", "solve"),
     "cluster": ("AttentionClustering",),
+    "stochastic": ("solve_sde",),
 }  # fmt: skip
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
