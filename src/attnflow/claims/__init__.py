@@ -12,6 +12,7 @@ from attnflow.claims import (
     limits,
     long_context,
     many_tokens,
+    mean_field,
     metastability,
     modes,
     normalization,
@@ -29,7 +30,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
     metastability, staircase, stability, modes, normalization, long_context, uniform_keys,
-    random_weights, many_tokens, gaussian, large_beta,
+    random_weights, many_tokens, mean_field, gaussian, large_beta,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 

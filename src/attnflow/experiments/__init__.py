@@ -10,6 +10,7 @@ EXPERIMENTS = {
     "staircase": "Energy over exponentially long time, as tokens merge into one cluster.",
     "merge-times": "Log time to merge over beta, for many starts, beside the gaps clusters cross.",
     "modes": "Number of clusters that appear first, beside hills of the density and linear modes.",
+    "mean-field": "Many tokens beside the density they follow, and a density's way to its clusters.",
     "compare-clusterings": "AttentionClustering beside KMeans, Ward, HDBSCAN and MeanShift on labelled data.",
     "long-context": "One layer at logits gamma log n: collapse below 1/(1 - rho), drift and late escape above.",
     "normalization": "Mean cosine over depth under every normalisation scheme, with its theory and its law.",

@@ -3,6 +3,7 @@
 from attnflow.plot.animation import animate, save_animation
 from attnflow.plot.curves import band, cluster_curve, cosine_curve, decay_curve, energy_curve
 from attnflow.plot.dendrogram import dendrogram
+from attnflow.plot.density import density_heatmap, density_map, growth_spectrum
 from attnflow.plot.histograms import cosine_heatmap, cosine_histograms
 from attnflow.plot.images import image_grid
 from attnflow.plot.phase import phase_map
@@ -26,7 +27,10 @@ __all__ = [
     "cosine_histograms",
     "decay_curve",
     "dendrogram",
+    "density_heatmap",
+    "density_map",
     "energy_curve",
+    "growth_spectrum",
     "image_grid",
     "panels",
     "phase_map",

@@ -79,6 +79,35 @@ def cosine_rate(
     return 2 * consensus_rate(model, beta, value, eta=eta)
 
 
+def density_collapse_rate(model: str, beta: Number, *, d: int) -> float:
+    r"""Rate of $W_2(\mu_t,\delta_{x^*})\sim e^{-\lambda t}$ of a density positive everywhere on the sphere.
+
+    Slower than consensus may be: mass within $s$ of the antipode, $\sim s^{d-1}$, leaves it at rate 1 (SA) or
+    $e^{-\beta}$ (USA) while all else has gathered, so $W_2^2$ holds a term $e^{-(d-1)rt}$, r the rate there,
+    beside the $e^{-2\lambda_ct}$ of consensus: $\lambda = \min(\lambda_c, \frac{d-1}2r)$. For SA: 1/2 on the
+    circle, 1 beyond (d = 3 with a factor $\sqrt t$). A density within an open hemisphere has $\lambda_c$.
+
+    Args:
+        model: "sa" or "usa".
+        beta: Inverse temperature, finite, >= 0.
+        d: Dimension of the ambient space, >= 2.
+
+    Returns:
+        Rate per unit time.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Source:
+        Derived: $\tan\frac\theta2$ of the angle to x* decays exponentially in the field of a point (SA).
+    """
+    check_choice(model, "model", ("sa", "usa"))
+    check_count(d, "d", 2)
+    beta = float(check_nonnegative(beta, "beta"))
+    escape = 1.0 if model == "sa" else float(np.exp(-beta))
+    return min(consensus_rate(model, beta), (d - 1) / 2 * escape)
+
+
 def cone_bound(ts: Numbers, alpha0: Number, *, n: int, beta: Number) -> np.ndarray:
     r"""Lower bound on the smallest cosine of n tokens under (SA) that start with no obtuse angle.
 
