@@ -48,9 +48,10 @@ if TYPE_CHECKING:
         sinkhorn,
         usa,
     )
-    from attnflow.integrate import LayerMap, Trajectory, log_times, solve
+    from attnflow.integrate import LayerMap, log_times, solve
     from attnflow.norms import NORMS
     from attnflow.stochastic import solve_sde
+    from attnflow.trajectory import Trajectory
 
 __version__ = "0.1.0.dev0"
 
@@ -70,7 +71,8 @@ _HOMES = {
     "norms": ("NORMS",),
     "coalescence": ("MergeTree", "coalesce"),
     "events": ("stationary", "within_cap"),
-    "integrate": ("LayerMap", "Trajectory", "log_times", "solve"),
+    "integrate": ("LayerMap", "log_times", "solve"),
+    "trajectory": ("Trajectory",),
     "cluster": ("AttentionClustering",),
     "stochastic": ("solve_sde",),
 }  # fmt: skip

@@ -1,10 +1,10 @@
-"""One `solve` integrates every flow, and a `Trajectory` holds what it saw."""
+"""One `solve` integrates every flow; a `Trajectory` holds what it saw."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import diffrax as dfx
 import equinox as eqx
@@ -29,57 +29,9 @@ from attnflow.flows import FisherRaoFlow, Flow, WeightedTokens, settled
 from attnflow.kernels.sharded import gathered, mesh_of, on_each
 from attnflow.norms import Norm
 from attnflow.sphere import normalize, span
-
-if TYPE_CHECKING:
-    import xarray as xr
+from attnflow.trajectory import Trajectory
 
 TOLERANCES = {"float64": (1e-8, 1e-10), "float32": (1e-5, 1e-6)}
-
-
-class Trajectory(eqx.Module):
-    """What a run saw.
-
-    Attributes:
-        ts: Save times, shape (t,). Shorter than asked if an event ended the run.
-        xs: Tokens at those times, shape (t, n, d); None if the run kept no states.
-        weights: Token weights, shape (t, n), for flows that evolve them; else None.
-        observed: Observables at those times, each with a leading axis t.
-        t_end: Time at which the run ended: ts[-1], or the time of the event.
-        x_end: State at t_end, shape (n, d); `WeightedTokens` where weights evolve.
-        steps: Numbers of steps: num_steps, num_accepted_steps, num_rejected_steps.
-        kernel_sum: Name of the sum that was taken; None if there was none.
-    """
-
-    ts: Float[Array, "*batch t"]
-    xs: Any
-    weights: Any
-    observed: dict[str, Array]
-    t_end: Float[Array, "*batch"]
-    x_end: Any
-    steps: dict[str, Any]
-    kernel_sum: str | None = eqx.field(static=True, default=None)
-
-    @property
-    def stats(self) -> dict[str, Any]:
-        """Numbers of steps, and the kernel sum."""
-        return self.steps | ({} if self.kernel_sum is None else {"kernel_sum": self.kernel_sum})
-
-    def to_xarray(self) -> xr.Dataset:
-        """Labelled copy: axes time, token, axis; scalars a time series each."""
-        import xarray as xr
-
-        data: dict[str, Any] = {}
-        if self.xs is not None:
-            data["tokens"] = (("time", "token", "axis"), np.asarray(self.xs))
-        if self.weights is not None:
-            data["weights"] = (("time", "token"), np.asarray(self.weights))
-        for name, values in self.observed.items():
-            axes = [f"{name}_{k}" for k in range(1, np.ndim(values))]
-            data[name] = (("time", *axes), np.asarray(values))
-        stats = {
-            k: v if isinstance(v, str) else int(v) for k, v in self.stats.items() if np.ndim(v) == 0
-        }
-        return xr.Dataset(data, {"time": np.asarray(self.ts)}, attrs=stats)
 
 
 class LayerMap(dfx.AbstractSolver):
@@ -235,7 +187,8 @@ def solve(
         if (kept := int(jnp.isfinite(saved_ts).sum())) < len(saved_ts):
             series = (saved_ts, xs, weights, observed)
             saved_ts, xs, weights, observed = jax.tree.map(lambda leaf: leaf[:kept], series)
-    run = Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats, kernel_sum)
+    axes = getattr(flow, "axes", ("token", "axis"))
+    run = Trajectory(saved_ts, xs, weights, observed, t_end, x_end, stats, kernel_sum, axes)
     if hasattr(flow, "check_run") and not traced:
         flow.check_run(run, ts)  # pyright: ignore[reportFunctionMemberAccess]
     return run

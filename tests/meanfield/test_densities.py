@@ -162,6 +162,9 @@ def test_mass_is_exact_and_minimum_watched():
     run = af.solve(flow, bump(Circle(48)), np.linspace(0, 60, 7))
     assert (np.asarray(run.observed["mass"]) == 1).all()
     assert (np.asarray(run.observed["minimum"]) > 0).all()
+    data = run.to_xarray()
+    assert data.modes.dims == ("time", "part", "degree")
+    assert data.free_energy.dims == ("time",)
     assert (np.diff(run.observed["free_energy"]) <= 0).all()
     # Gibbs state at beta = 1, kappa = 2.5, printed to seven digits.
     assert float(flow.space.order_parameter(run.x_end)) == pytest.approx(0.7815843, abs=5e-8)

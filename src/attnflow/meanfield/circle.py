@@ -26,6 +26,11 @@ class Circle(eqx.Module):
         check_count(self.degree, "degree")
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of a state."""
+        return ("part", "degree")
+
+    @property
     def d(self) -> int:
         """Dimension of the space around the sphere."""
         return 2

@@ -155,6 +155,11 @@ class MeanField(eqx.Module):
         return dfx.Kvaerno5() if noisy and not isinstance(self.space, Sphere) else dfx.Tsit5()
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of a state."""
+        return self.space.axes
+
+    @property
     def watch(self) -> dict[str, Callable]:
         """What `solve` observes of every run."""
         names = ("mass", "minimum", "tail", "free_energy")

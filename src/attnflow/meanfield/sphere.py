@@ -32,6 +32,11 @@ class Sphere(eqx.Module):
         check_count(self.degree, "degree")
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of a state."""
+        return ("part", "degree", "order")
+
+    @property
     def d(self) -> int:
         """Dimension of the space around the sphere."""
         return 3

@@ -30,6 +30,11 @@ class Zonal(eqx.Module):
         check_count(self.degree, "degree")
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of a state."""
+        return ("degree",)
+
+    @property
     def size(self) -> int:
         """Number of grid points, which integrate degree 4 degree - 1 exactly."""
         return 2 * self.degree
