@@ -89,7 +89,7 @@ def test_circle_zonal_and_sphere_agree(model):
         for space in (wide, narrow):
             flow = MeanField(space, 2.0, model, kappa=kappa, clock="rescaled")
             start = 0.6 * bump(space, 0.5) + 0.4 * bump(space, 0.2, 2)
-            runs.append(af.solve(flow, start, ts, **TIGHT))
+            runs.append(af.solve(flow, start, ts, method=dfx.Dopri8(), **TIGHT))
         axis = runs[0].xs[:, 0] if wide.d == 2 else runs[0].xs[:, 0, :, 0]
         # 1000 rtol: two solvers over some 100 steps; the rest of the state stays 0 by symmetry.
         assert np.abs(axis - runs[1].xs).max() < 1e-8
@@ -152,7 +152,7 @@ def test_noise_alone_decays_exactly():
     # beta = 0 and R = 0: no drift at all, degree l decays at l(l + d - 2)/kappa.
     for space in (Circle(16), Zonal(7, 16), Sphere(8)):
         flow = MeanField(space, 0.0, "usa", kappa=2.0)
-        run = af.solve(flow, bump(space, 0.2, 2), np.array([0, 0.7]), **TIGHT)
+        run = af.solve(flow, bump(space, 0.2, 2), np.array([0, 0.7]), method=dfx.Dopri8(), **TIGHT)
         exact = 0.2 * np.exp(-2 * space.d / 2.0 * 0.7)
         assert np.abs(run.x_end - bump(space, exact, 2)).max() < 1e-10
 

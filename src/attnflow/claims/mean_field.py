@@ -63,6 +63,8 @@ def _noisy_decay() -> Sides:
 
 def _geometries() -> Sides:
     """One density by Fourier modes and by Gegenbauer modes; one by harmonics of S² and by zonal ones."""
+    import diffrax as dfx
+
     predicted, observed = [], []
     meanfield, ts = af.meanfield, np.array([0.0, 1.0])
     for wide, narrow in (
@@ -77,7 +79,8 @@ def _geometries() -> Sides:
                 row = start[0, :, 0] if row is None else row
                 row[1:3] = 0.4, 0.1
                 flow = meanfield.MeanField(space, 2.0, model, kappa=6.0, clock="rescaled")
-                end = np.asarray(af.solve(flow, array(start), ts, **TIGHT).x_end)
+                end = af.solve(flow, array(start), ts, method=dfx.Dopri8(), **TIGHT).x_end
+                end = np.asarray(end)
                 ends.append(end if end.ndim == 1 else end[0] if end.ndim == 2 else end[0, :, 0])
             predicted.append(ends[1])
             observed.append(ends[0])
