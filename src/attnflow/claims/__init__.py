@@ -15,6 +15,7 @@ from attnflow.claims import (
     mean_field,
     metastability,
     modes,
+    noisy,
     normalization,
     phase,
     random_weights,
@@ -30,7 +31,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
     metastability, staircase, stability, modes, normalization, long_context, uniform_keys,
-    random_weights, many_tokens, mean_field, gaussian, large_beta,
+    random_weights, many_tokens, mean_field, gaussian, large_beta, noisy,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
 

@@ -59,7 +59,7 @@ def _slope(degree: int, d: int, z: float) -> float:
 
 
 @cache
-def _growth(degree: int, d: int, beta: float, model: str = "sa") -> float:
+def attention_growth(degree: int, d: int, beta: float, model: str = "sa") -> float:
     r"""Growth rate of a zonal harmonic Y, from the velocity of one token among sigma(1 + Y/2).
 
     The velocity is $\frac12 c\nabla Y$, c the same everywhere, and Y grows at l(l+d-2) c. SA divides by
@@ -83,14 +83,14 @@ def _rates() -> Sides:
     for model, d in (("sa", 2), ("sa", 3), ("usa", 2), ("usa", 3), ("sa", 8), ("usa", 64)):
         for beta in BETAS:
             predicted.append(stability.growth_rates(DEGREES, beta=beta, d=d, model=model))
-            observed.append([_growth(k, d, beta, model) for k in DEGREES])
+            observed.append([attention_growth(k, d, beta, model) for k in DEGREES])
     return predicted, observed
 
 
 def _fastest(d: int, beta: float) -> int:
     """Degree of the largest measured rate: rates rise, then fall."""
     degree = 1
-    while _growth(degree + 1, d, beta) > _growth(degree, d, beta):
+    while attention_growth(degree + 1, d, beta) > attention_growth(degree, d, beta):
         degree += 1
     return degree
 
@@ -115,7 +115,7 @@ def _switches() -> Sides:
         for degree, value in enumerate(values, start=1):
 
             def lead(beta, degree=degree, d=d):
-                return _growth(degree + 1, d, beta) - _growth(degree, d, beta)
+                return attention_growth(degree + 1, d, beta) - attention_growth(degree, d, beta)
 
             observed.append(brentq(lead, 0.9 * value, 1.1 * value, xtol=1e-10))
     return predicted, np.reshape(observed, (2, 11))
