@@ -179,4 +179,4 @@ def _ratios(beta: Numbers, d: int) -> tuple[np.ndarray, np.ndarray]:
     """a_1/a_0 and a_2/a_1."""
     beta = np.asarray(beta, dtype=float)
     one, two = (growth_rates(l, beta=beta, d=d) for l in (1, 2))  # noqa: E741
-    return beta * one / (d - 1), two * (d - 1) / (one * 2 * d)
+    return np.asarray(beta * one / (d - 1)), np.asarray(two * (d - 1) / (one * 2 * d))
