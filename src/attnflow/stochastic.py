@@ -24,9 +24,10 @@ from attnflow.errors import (
     concrete,
 )
 from attnflow.flows import FisherRaoFlow, WeightedTokens, settled
-from attnflow.integrate import Trajectory, as_pytree
+from attnflow.integrate import as_pytree
 from attnflow.norms import Norm
 from attnflow.sphere import exp, normalize, project
+from attnflow.trajectory import Trajectory
 
 
 def solve_sde(
