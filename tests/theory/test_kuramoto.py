@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
+from scipy.special import ive
 
 from attnflow.theory import kuramoto
 
@@ -105,3 +106,31 @@ def test_cross_ratios_are_conserved_at_beta_zero_only():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("kappa", [0.5, 3.0, 20.0])
+def test_order_of_few_noisy_tokens(kappa):
+    """One token has R = 1; two have R^2 = (1 + cos phi)/2 with phi of density e^(kappa/2 cos phi)."""
+    assert kuramoto.noisy_mean_square(1, kappa) == pytest.approx(1, rel=1e-13)
+    mean = ive(1, kappa / 2) / ive(0, kappa / 2)
+    assert kuramoto.noisy_mean_square(2, kappa) == pytest.approx((1 + mean) / 2, rel=1e-13)
+
+
+def test_order_of_many_noisy_tokens():
+    """Below the threshold R^2 = 1/(n (1 - kappa/2)); above it that of the density, up to 1/n."""
+    assert kuramoto.noisy_mean_square(10**6, 1.0) == pytest.approx(2e-6, rel=1e-5)
+    assert kuramoto.noisy_mean_square(10**7, 3.0) == pytest.approx(0.7241587176**2, abs=1e-6)
+    np.testing.assert_allclose(kuramoto.noisy_mean_square(50, [1e-9, 1e-3]), 0.02, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("n", "kappa", "message"),
+    [
+        (0, 1.0, "`n` must be a whole number >= 1"),
+        (8, 0.0, "`kappa` must be finite and > 0"),
+        (8, [1.0, np.inf], "`kappa` must be finite and > 0"),
+    ],
+)
+def test_bad_noise(n, kappa, message):
+    with pytest.raises(ValueError, match=message):
+        kuramoto.noisy_mean_square(n, kappa)
