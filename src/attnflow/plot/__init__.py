@@ -1,6 +1,7 @@
 """Figures: each function takes numbers and `ax`, returns `ax`, and never saves or shows."""
 
 from attnflow.plot.animation import animate, save_animation
+from attnflow.plot.bifurcation import bifurcation
 from attnflow.plot.curves import band, cluster_curve, cosine_curve, decay_curve, energy_curve
 from attnflow.plot.dendrogram import dendrogram
 from attnflow.plot.density import density_heatmap, density_map, growth_spectrum
@@ -20,6 +21,7 @@ __all__ = [
     "SEQUENTIAL",
     "animate",
     "band",
+    "bifurcation",
     "category_colors",
     "cluster_curve",
     "cosine_curve",
