@@ -211,6 +211,17 @@ def test_folds(printed):
     assert order_parameter(9.0, 0.00659, model="usa") > 0.7
 
 
+@pytest.mark.parametrize(("beta", "d"), [(20.0, 2), (9.0, 3)])
+def test_first_order_far_from_the_tricritical_point(beta, d):
+    """A wide loop: nothing ordered below the fold, and free energies that cross at kappa_t."""
+    found = first_order(beta, d=d)
+    assert order_parameter(beta, found.kappa_sn * (1 - 1e-7), d=d, model="usa") == 0
+    near = order_parameter(beta, found.kappa_sn * (1 + 1e-7), d=d, model="usa")
+    assert near == pytest.approx(found.fold, rel=1e-2)
+    sides = [free_energy(beta, found.kappa_t * x, d=d) for x in (1 - 1e-7, 1 + 1e-7)]
+    assert sides[0] > 0 > sides[1]
+
+
 def test_free_energy_falls_through_zero_at_the_transition():
     found = first_order(4.0, d=3)
     energies = [free_energy(4.0, found.kappa_t * x, d=3) for x in (0.999, 1, 1.001)]

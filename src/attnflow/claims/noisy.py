@@ -127,7 +127,7 @@ def _free_energies() -> Sides:
 
 
 def _first_order() -> Sides:
-    cases = [(beta, 2) for beta in FIRST_ORDER] + [(4.0, 3), (3.0, 8)]
+    cases = [(beta, 2) for beta in FIRST_ORDER] + [(9.0, 3), (3.0, 8)]
     read = lambda found: [getattr(found, name) for name in FIELDS]
     predicted = [read(gibbs.first_order(beta, d=d)) for beta, d in cases]
     return predicted, [read(af.analysis.branches.transition(beta, d)) for beta, d in cases]

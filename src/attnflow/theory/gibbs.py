@@ -125,11 +125,12 @@ def first_order(beta: Number, *, d: int = 2) -> FirstOrder:
     kappa_c = float(critical_kappa(beta, d=d, model="usa"))
     top = _most_ordered(kernel, kappa_c)
     assert top is not None
-    grid, above = _grid(kernel, kappa_c), top
+    grid, above, equal = _grid(kernel, kappa_c), top, top
     for below in _trace(grid, kernel, top.R):
+        if above.free_energy < 0 <= below.free_energy:
+            equal = _root(lambda s: s.free_energy * s.kappa, grid, kernel, above, below)
         if below.slope <= 0:
             fold = _root(lambda s: s.slope, grid, kernel, above, below)
-            equal = _root(lambda s: s.free_energy * s.kappa, grid, kernel, top, fold)
             return FirstOrder(kappa_c, equal.kappa, equal.R, fold.kappa, fold.R)
         above = below
     raise RuntimeError(f"No fold was found at beta={kernel.beta:g}.")
@@ -298,7 +299,10 @@ def _root(
     """Density between two at which a measure vanishes."""
 
     def at(order):
-        return _solve(grid, kernel, order, high.field, _stiffness(kernel, high.kappa))
+        share = (order - low.R) / (high.R - low.R)
+        field = low.field + share * (high.field - low.field)
+        kappa = low.kappa * (high.kappa / low.kappa) ** share
+        return _solve(grid, kernel, order, field, _stiffness(kernel, kappa))
 
     root = brentq(lambda order: measure(at(order)), low.R, high.R, xtol=1e-14)
     return at(float(root))  # pyright: ignore[reportArgumentType]
