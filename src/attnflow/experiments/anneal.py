@@ -277,7 +277,7 @@ def _draw_map(ax: Any, data: xr.Dataset, values: Any, title: str, label: str, lo
     beta = np.linspace(max(limits[1][0], 0), limits[1][1], 200)
     curve = af.theory.noisy.critical_kappa(beta, d=data.attrs["d"], model=data.attrs["flow"])
     ax.plot(
-        curve, beta, "--", color="white", linewidth=1.6, label=r"$\kappa_c(\beta)$, theory",
+        curve, beta, color="white", linewidth=1.6, label=r"$\kappa_c(\beta)$, theory",
         path_effects=[patheffects.withStroke(linewidth=3.2, foreground=plot.INK)],
     )  # fmt: skip
     ax.set(xlim=limits[0], ylim=limits[1])
