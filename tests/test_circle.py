@@ -52,7 +52,7 @@ def test_sum_of_angles_is_conserved_by_usa_only():
         assert drift < 1e-10 if conserved else drift > 1e-3
 
 
-def test_poisson_tokens_follow_ott_antonelli():
+def test_poisson_tokens_follow_ott_antonsen():
     """THEORY 2.2: quantiles of the Poisson density, R(2) = 0.649790538 from R0 = .3.
 
     Midpoints are the trapezoidal rule of a periodic analytic function: exact to R0^n.
@@ -61,7 +61,7 @@ def test_poisson_tokens_follow_ott_antonelli():
     theta = kuramoto.poisson_angles(400, 0.3)
     x0 = af.sphere.circle(jnp.asarray(theta))
     observed = af.solve(af.kuramoto(), x0, ts, observe={"R": order_parameter}, **FINE).observed["R"]
-    np.testing.assert_allclose(observed, kuramoto.ott_antonelli(np.asarray(ts), 0.3), atol=1e-10)
+    np.testing.assert_allclose(observed, kuramoto.ott_antonsen(np.asarray(ts), 0.3), atol=1e-10)
     np.testing.assert_allclose(observed[-1], 0.649790538, atol=1e-9)
 
 

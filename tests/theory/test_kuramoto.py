@@ -45,19 +45,19 @@ def test_mode_count_is_the_cutoff():
         assert c[k] < 1e-17 <= c[k - 1]
 
 
-def test_ott_antonelli(printed):
-    printed(kuramoto.ott_antonelli([0, 2], 0.3)[1], ".64979054")
+def test_ott_antonsen(printed):
+    printed(kuramoto.ott_antonsen([0, 2], 0.3)[1], ".64979054")
     run = solve_ivp(
         lambda t, r: r * (1 - r**2) / 2, (0, 9), [0.3],
         t_eval=[0, 1, 9], method="DOP853", rtol=1e-12, atol=1e-13,
     )  # fmt: skip
-    np.testing.assert_allclose(kuramoto.ott_antonelli([0, 1, 9], 0.3), run.y[0], rtol=1e-10)
-    np.testing.assert_array_equal(kuramoto.ott_antonelli([0, 5e3], 0), 0)
-    np.testing.assert_array_equal(kuramoto.ott_antonelli([0, 5e3], 1), 1)
-    assert kuramoto.ott_antonelli([0, 5e3], 1e-3)[1] == 1
+    np.testing.assert_allclose(kuramoto.ott_antonsen([0, 1, 9], 0.3), run.y[0], rtol=1e-10)
+    np.testing.assert_array_equal(kuramoto.ott_antonsen([0, 5e3], 0), 0)
+    np.testing.assert_array_equal(kuramoto.ott_antonsen([0, 5e3], 1), 1)
+    assert kuramoto.ott_antonsen([0, 5e3], 1e-3)[1] == 1
 
 
-def test_poisson_angles_follow_ott_antonelli():
+def test_poisson_angles_follow_ott_antonsen():
     """4000 tokens: the mean field is their own mean, so one mode carries the flow."""
     theta = kuramoto.poisson_angles(4000, 0.3)
     assert (np.diff(theta) > 0).all()
@@ -70,7 +70,7 @@ def test_poisson_angles_follow_ott_antonelli():
     run = solve_ivp(rhs, (0, 2), theta, method="DOP853", rtol=1e-12, atol=1e-13)
     order = np.abs(np.exp(1j * run.y[:, -1]).mean())
     assert abs(order - 0.649790538) <= 1e-9
-    np.testing.assert_allclose(order, kuramoto.ott_antonelli([0, 2], 0.3)[1], rtol=0, atol=1e-11)
+    np.testing.assert_allclose(order, kuramoto.ott_antonsen([0, 2], 0.3)[1], rtol=0, atol=1e-11)
 
 
 def test_cross_ratios_are_the_complex_ones():
@@ -97,7 +97,7 @@ def test_cross_ratios_are_conserved_at_beta_zero_only():
         (lambda: kuramoto.kernel_coefficients(np.nan, 3), "`beta` must be finite"),
         (lambda: kuramoto.force_coefficients(1.0, 0), "`modes` must be"),
         (lambda: kuramoto.mode_count(1.0, tol=0.0), "`tol` must lie"),
-        (lambda: kuramoto.ott_antonelli([0, 1], 1.1), r"`r0` must lie in \[0, 1\]"),
+        (lambda: kuramoto.ott_antonsen([0, 1], 1.1), r"`r0` must lie in \[0, 1\]"),
         (lambda: kuramoto.poisson_angles(4, 1.0), "`r0` must be < 1"),
         (lambda: kuramoto.poisson_angles(0, 0.5), "`n` must be"),
         (lambda: kuramoto.cross_ratios(np.zeros(3)), "at least four angles"),

@@ -89,9 +89,9 @@ def _quadratic_modes() -> Sides:
     return [predicted.real, predicted.imag], change(modes, af.usa(beta), x)
 
 
-def _ott_antonelli() -> Sides:
+def _ott_antonsen() -> Sides:
     xs = run(usa(0.0), circle(kuramoto.poisson_angles(64, 0.3)), 2.0)
-    predicted = kuramoto.ott_antonelli(save_times(2.0), 0.3)
+    predicted = kuramoto.ott_antonsen(save_times(2.0), 0.3)
     return predicted[1:], read(af.observables.order_parameter, xs)[1:]
 
 
@@ -198,8 +198,8 @@ CLAIMS = (
         name="kuramoto-order-parameter",
         statement="At beta = 0 tokens with Poisson density have R^2 = R0^2 e^t/(1-R0^2+R0^2 e^t).",
         source="Ott, Antonsen 2008",
-        check=_ott_antonelli,
-        oracle=kuramoto.ott_antonelli,
+        check=_ott_antonsen,
+        oracle=kuramoto.ott_antonsen,
         printed="* * * * * * * .649790538",
         tolerance=TOL,
         why="solver: 10 rtol of a run; 64 tokens are infinitely many up to .65^64 = 1e-12",

@@ -87,14 +87,14 @@ def _geometries() -> Sides:
     return predicted, observed
 
 
-def _ott_antonelli() -> Sides:
+def _ott_antonsen() -> Sides:
     """Order parameter of a Poisson kernel of order 0.3 under beta = 0, at four times."""
     space, ts = af.meanfield.Circle(80), np.array([0.0, 0.5, 1.0, 2.0])
     start = np.sqrt(2) * np.stack([0.3 ** np.arange(81), np.zeros(81)])
     start[0, 0] = 1
     found = af.solve(af.meanfield.MeanField(space, 0.0, "usa"), array(start), ts, **TIGHT)
     observed = [float(space.order_parameter(modes)) for modes in found.xs]
-    return kuramoto.ott_antonelli(ts, 0.3), observed
+    return kuramoto.ott_antonsen(ts, 0.3), observed
 
 
 def _arc() -> np.ndarray:
@@ -201,11 +201,11 @@ CLAIMS = (
         why="1000 rtol of two solvers, rtol = 1e-11",
     ),
     Claim(
-        name="density-ott-antonelli",
-        statement="At beta = 0 a Poisson kernel on the circle follows Ott and Antonelli's equation.",
-        source="Ott, Antonelli 2008",
-        check=_ott_antonelli,
-        oracle=kuramoto.ott_antonelli,
+        name="density-ott-antonsen",
+        statement="At beta = 0 a Poisson kernel on the circle follows Ott and Antonsen's equation.",
+        source="Ott, Antonsen 2008",
+        check=_ott_antonsen,
+        oracle=kuramoto.ott_antonsen,
         tolerance=1e-8,
         why="1000 rtol; the mode 80 left out is 0.65^80 = 1e-15 at t = 2",
     ),

@@ -71,10 +71,10 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
             each kappa.
 
     Returns:
-        `order` and `ott_antonelli` (r0, time); `drift` (beta, time), the largest relative change of a cross
+        `order` and `ott_antonsen` (r0, time); `drift` (beta, time), the largest relative change of a cross
         ratio of neighbours; `noisy_order` (kappa), the root of the mean of R^2 over time and runs, with half
         its 95 % interval (Student) `noisy_order_error`, beside `finite_order`, exact for that many tokens, and
-        `limit_order`, of infinitely many. Attributes: `ott_antonelli_error`, the largest difference while R is
+        `limit_order`, of infinitely many. Attributes: `ott_antonsen_error`, the largest difference while R is
         `exact_below`, and `late_error` at any time, about 1/2n: quantiles miss R^n of their density.
 
     Raises:
@@ -87,7 +87,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     ts = np.linspace(0.0, config.t_max, SAVES)
     starts = [_quantiles(config.n, r0) for r0 in config.r0]
     order = np.stack([_follow(af.kuramoto(), x0, ts, "order_parameter") for x0 in starts])
-    expected = np.stack([theory.kuramoto.ott_antonelli(ts, r0) for r0 in config.r0])
+    expected = np.stack([theory.kuramoto.ott_antonsen(ts, r0) for r0 in config.r0])
     exact_below = SMALLEST ** (1 / config.n)  # R^n is what quantiles miss of their density
     exact = expected <= exact_below
     kappas = np.linspace(config.kappa_min, config.kappa_max, config.kappa_count)
@@ -96,7 +96,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     return xr.Dataset(
         {
             "order": (("r0", "time"), order, {"long_name": "order parameter of tokens"}),
-            "ott_antonelli": (("r0", "time"), expected),
+            "ott_antonsen": (("r0", "time"), expected),
             "drift": (("beta", "time"), _drifts(config, ts)),
             "noisy_order": ("kappa", noisy, {"long_name": "root of the mean of R^2"}),
             "noisy_order_error": ("kappa", half_interval(squares) / (2 * noisy)),
@@ -111,7 +111,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
             "experiment": "kuramoto",
             "equation": "dtheta_i = R sin(psi - theta_i) dt + sqrt(2/kappa) dB_i, R e^(i psi) = mean e^(i theta)",
             "units": "dimensionless",
-            "ott_antonelli_error": float(np.abs(order - expected)[exact].max()),
+            "ott_antonsen_error": float(np.abs(order - expected)[exact].max()),
             "exact_below": exact_below,
             "late_error": float(np.abs(order - expected).max()),
             "contrast": config.beta,
@@ -121,7 +121,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
 
 
 def draw(data: xr.Dataset) -> Figure:
-    """Order parameters beside Ott-Antonelli, drift of cross ratios, and order under noise."""
+    """Order parameters beside Ott-Antonsen, drift of cross ratios, and order under noise."""
     from attnflow import plot
 
     with plot.style():
@@ -134,11 +134,11 @@ def draw(data: xr.Dataset) -> Figure:
 
 
 def summary(data: xr.Dataset) -> str:
-    """Largest difference from Ott-Antonelli, drift of cross ratios, and order parameters over kappa."""
+    """Largest difference from Ott-Antonsen, drift of cross ratios, and order parameters over kappa."""
     a = data.attrs
     still, moved = (float(x) for x in data.drift.max("time"))
     lines = [
-        f"{a['n']} tokens at quantiles: R(t) is that of Ott and Antonsen to {a['ott_antonelli_error']:.1e} up to "
+        f"{a['n']} tokens at quantiles: R(t) is that of Ott and Antonsen to {a['ott_antonsen_error']:.1e} up to "
         f"R = {a['exact_below']:.3f}, then to {a['late_error']:.1e}",
         f"cross ratios of {a['ring']} tokens: they drift by {still:.1e} at beta = 0, by {moved:.2g} at "
         f"beta = {a['contrast']:g}",
@@ -158,7 +158,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
     """Errors, drifts and order parameters, as plain JSON values."""
     names = ("kappa", "noisy_order", "noisy_order_error", "finite_order", "limit_order", "beta")
     return {name: data[name].values.tolist() for name in names} | {
-        **{name: data.attrs[name] for name in ("ott_antonelli_error", "exact_below", "late_error")},
+        **{name: data.attrs[name] for name in ("ott_antonsen_error", "exact_below", "late_error")},
         "largest_drift": data.drift.max("time").values.tolist(),
     }
 
@@ -260,7 +260,7 @@ def _draw_order(ax: Any, data: xr.Dataset) -> None:
         color = plot.CATEGORICAL[k % len(plot.CATEGORICAL)]
         seen = data.order.isel(r0=k)
         ax.plot(data.time[few], seen[few], "o", color=color, label=rf"$R_0$ = {r0:g}", zorder=3)
-        ax.plot(data.time, data.ott_antonelli.isel(r0=k), "--", color=plot.INK, linewidth=1.3)
+        ax.plot(data.time, data.ott_antonsen.isel(r0=k), "--", color=plot.INK, linewidth=1.3)
     ax.lines[-1].set_label("Ott–Antonsen")
     ax.set(title=f"{data.attrs['n']} tokens at quantiles", xlabel="time $t$", ylim=(0, 1.05))
     ax.set_ylabel("order parameter $R$")

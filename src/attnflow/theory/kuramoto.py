@@ -95,7 +95,7 @@ def mode_count(beta: Number, *, tol: Number = 1e-17) -> int:
     return int(order[np.argmax(ive(order, beta) < tol * ive(0, beta))])
 
 
-def ott_antonelli(ts: Numbers, r0: Number) -> np.ndarray:
+def ott_antonsen(ts: Numbers, r0: Number) -> np.ndarray:
     r"""Order parameter R(t) at beta = 0 of infinitely many tokens with Poisson-kernel density.
 
     $R^2 = R_0^2e^t/(1-R_0^2+R_0^2e^t)$, from $\dot R = R(1-R^2)/2$; the mean phase is constant.
