@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         layers,
         mean_shift,
         meanfield,
+        models,
         norms,
         observables,
         plot,
@@ -57,7 +58,7 @@ __version__ = "0.1.0.dev0"
 
 _MODULES = (
     "analysis", "coalescence", "distributed", "experiments", "kernels", "layers", "mean_shift",
-    "meanfield", "norms", "observables", "plot", "sphere", "store", "theory",
+    "meanfield", "models", "norms", "observables", "plot", "sphere", "store", "theory",
 )  # fmt: skip
 _HOMES = {
     "attention": (

@@ -1,0 +1,31 @@
+"""Trained models, measured with the same instruments. Needs the extra `models`; submodules load on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "attention": ("AttentionStatistics", "attention_statistics", "watching"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_NEEDED = ("torch", "transformers", "safetensors")
+
+__all__ = sorted(_HOME_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDED:
+            raise
+        raise ImportError(
+            f"Probing a model needs {error.name}. Install it: pip install 'attnflow[models]'."
+        ) from None
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
