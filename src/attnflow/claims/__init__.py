@@ -10,6 +10,7 @@ from attnflow.claims import (
     kuramoto,
     large_beta,
     limits,
+    logit_rules,
     long_context,
     many_tokens,
     mean_field,
@@ -31,7 +32,7 @@ from attnflow.claims.claim import Claim, Verdict, evaluate, table, to_json
 
 SUBJECTS = (
     equiangular, phase, gram, kuramoto, stationary, gradient, symmetry, rates, causal, clustering, limits,
-    metastability, staircase, stability, modes, normalization, long_context, uniform_keys,
+    metastability, staircase, stability, modes, normalization, long_context, uniform_keys, logit_rules,
     random_weights, many_tokens, mean_field, gaussian, large_beta, noisy, noisy_tokens,
 )  # fmt: skip
 CLAIMS = {claim.name: claim for subject in SUBJECTS for claim in subject.CLAIMS}
