@@ -19,8 +19,8 @@ def _own(n: int, rho: float, beta: float, query: float = 1.0, key: float = 1.0) 
 
     Queries and keys are the tokens times a factor each.
     """
-    x = np.asarray(af.sphere.equiangular(n, rho))
-    log_z = np.asarray(af.kernels.dense(query * x[:1], key * x, x, beta)[1])[0]
+    x = af.sphere.equiangular(n, rho)
+    log_z = float(af.kernels.dense(query * x[:1], key * x, x, float(beta))[1][0])
     others = np.exp(query * key * beta - log_z)
     return float(np.log((n - 1) * others / (1 - others)))
 
