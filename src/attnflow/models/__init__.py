@@ -7,6 +7,8 @@ from typing import Any
 
 _HOMES = {
     "attention": ("AttentionStatistics", "attention_statistics", "watching"),
+    "projections": ("LayerHeads", "heads"),
+    "weights": ("EffectiveBeta", "as_attention", "as_heads", "effective_beta", "weight_table"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 _NEEDED = ("torch", "transformers", "safetensors")
