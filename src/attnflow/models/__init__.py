@@ -7,7 +7,13 @@ from typing import Any
 
 _HOMES = {
     "attention": ("AttentionStatistics", "attention_statistics", "watching"),
+    "hidden_states": ("Block", "blocks", "passing", "read_states", "scheme"),
+    "loading": ("load",),
+    "probe": ("probe", "probe_states"),
+    "scaling": ("HeadMeasurement", "measure_heads", "output_cosines", "scaled"),
     "projections": ("LayerHeads", "heads"),
+    "tokens": ("token_statistics",),
+    "monitor": ("Monitor",),
     "weights": ("EffectiveBeta", "as_attention", "as_heads", "effective_beta", "weight_table"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
