@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoModel,
@@ -16,12 +17,16 @@ from transformers import (
     BertModel,
     GPT2Config,
     GPT2Model,
+    GPTBigCodeConfig,
+    GPTBigCodeModel,
     GPTNeoXConfig,
     GPTNeoXModel,
     LlamaConfig,
     LlamaModel,
     Phi3Config,
     Phi3Model,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     T5Config,
     T5Model,
     ViTConfig,
@@ -39,6 +44,10 @@ SMALL = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROTARY = {"intermediate_size": 32, "vocab_size": 50, "max_position_embeddings": 32}
 
 
+GROUPED = {"num_key_value_heads": 2}
+NO_TOKENS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
+
+
 def _llama():
     return LlamaModel(LlamaConfig(**SMALL, **ROTARY, num_key_value_heads=2, attention_bias=True))
 
@@ -48,8 +57,12 @@ def _neox():
 
 
 def _phi3():
-    pads = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2}
-    return Phi3Model(Phi3Config(**SMALL, **ROTARY, num_key_value_heads=2, **pads))
+    return Phi3Model(Phi3Config(**SMALL, **ROTARY, num_key_value_heads=2, **NO_TOKENS))
+
+
+def _bigcode(multi_query):
+    options = {"n_embd": 24, "n_layer": 2, "n_head": 4, "vocab_size": 50, **NO_TOKENS}
+    return GPTBigCodeModel(GPTBigCodeConfig(**options, multi_query=multi_query))
 
 
 MODELS = {
@@ -59,6 +72,8 @@ MODELS = {
     "llama": _llama,
     "neox": _neox,
     "phi3": _phi3,
+    "bigcode": lambda: _bigcode(False),
+    "multi-query": lambda: _bigcode(True),
     "torch": lambda: nn.TransformerEncoder(
         nn.TransformerEncoderLayer(24, 4, 32, batch_first=True), 2, enable_nested_tensor=False
     ),
@@ -130,8 +145,8 @@ def test_heads_are_the_layer(named, rng):
     layers = heads(model)
     assert len(layers) == 2
     assert layers[0].besides == (("rotary positions",) if name in ROTATED else ())
-    assert layers[0].causal == (name in ("gpt2", *ROTATED))
-    assert len(layers[0].key) == (2 if name in ("llama", "phi3") else 4)
+    assert layers[0].causal == (name in ("gpt2", "bigcode", "multi-query", *ROTATED))
+    assert len(layers[0].key) == {"llama": 2, "phi3": 2, "multi-query": 1}.get(name, 4)
     x = rng.standard_normal((9, 24))
     for layer in layers:
         # float32: sums of 24 terms, outputs of order 10.
@@ -184,6 +199,34 @@ def test_encoder_decoder_leaves_cross_attention_out():
     assert layers[0].query.shape == (4, 5, 24)
     assert layers[0].scale == 1
     assert all("relative positions" in layer.besides for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "besides"),
+    [
+        ("Bloom", {"n_layer": 1, "n_head": 4}, ("relative positions",)),
+        ("Qwen3", {"head_dim": 8, **GROUPED}, ("rotary positions", "norms of queries and keys")),
+        ("Gemma2", {"head_dim": 8}, ("rotary positions", "softcap", "windows")),
+        ("GptOss", {"head_dim": 8, **GROUPED, "num_local_experts": 2}, ("rotary positions", "windows", "sinks")),
+        ("GPTJ", {"n_embd": 24, "n_layer": 1, "n_head": 4, "rotary_dim": 4}, ("rotary positions",)),
+        ("Albert", {"embedding_size": 8}, ()),
+    ],
+)  # fmt: skip
+def test_what_else_shapes_scores(kind, options, besides):
+    sizes = SMALL | {"vocab_size": 50, **NO_TOKENS} | options
+    if kind == "GPTJ":
+        sizes = {key: value for key, value in sizes.items() if key not in SMALL}
+    model = getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes))
+    layer = heads(model)[0]
+    assert layer.besides == besides
+    assert layer.causal == (kind != "Albert")
+
+
+def test_pooling_head_is_no_layer():
+    model = SiglipVisionModel(
+        SiglipVisionConfig(**SMALL, intermediate_size=32, image_size=32, patch_size=8)
+    )
+    assert len(heads(model)) == 2
 
 
 def test_copies_not_views():

@@ -20,6 +20,7 @@ _OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense", "out_lin", "o", "Wo", "proj
 _WIDTHS = ("head_dim", "attention_head_size", "head_size", "dim_per_head", "key_value_proj_dim")
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 _CROSS = re.compile(r"cross_?att|encoder_attn|EncDecAttention", re.IGNORECASE)
+"""Names of attention to other tokens; that of a pooling head asks for one learned token."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,8 @@ class LayerHeads:
         ):
             raise ValueError(
                 "Arguments `query`, `key`, `value` and `output` must have shapes (heads, d_head, d), "
-                "(key heads, d_head, d), (key heads, p, d) and (heads, d, p), but they have "
+                "(key heads, d_head, d), (key heads, p, d) and (heads, d, p), but those of "
+                f"'{self.name}' have "
                 f"{self.query.shape}, {self.key.shape}, {self.value.shape} and {self.output.shape}."
             )
 
@@ -80,7 +82,7 @@ def heads(model: Any) -> list[LayerHeads]:
 
     Reads any `torch.nn.Module` whose attention has projections under usual names: BERT, RoBERTa, ALBERT,
     DistilBERT, GPT-2, GPT-NeoX, LLaMA, Mistral, Qwen, Phi, ViT, CLIP, `torch.nn.MultiheadAttention` and
-    kin. Layers that share weights, as ALBERT's, come once; cross-attention is left out. Arrays are
+    kin. Layers that share weights, as ALBERT's, come once; cross-attention and pooling heads are left out. Arrays are
     copies, in float32 unless the model is in float64.
 
     Args:
@@ -102,7 +104,8 @@ def each_layer(model: Any) -> Iterator[LayerHeads]:
     modules, found = dict(model.named_modules()), False
     for name, module in modules.items():
         output = _output(name, module, modules)
-        if output is not None and not _CROSS.search(name):
+        pools = "Pooling" in type(modules.get(name.rpartition(".")[0])).__name__
+        if output is not None and not pools and not _CROSS.search(name):
             parts = _projections(module)
             if parts is not None:
                 found = True
@@ -153,15 +156,16 @@ def _layer(name: str, module: Any, parts: tuple[Any, ...], output: Any, model: A
     (query, q), (key, k), (value, v) = pairs
     count, groups = len(query) // width, len(key) // width
     joined, o = _weight_and_bias(output, name)
+    reads = set(inspect.signature(module.forward).parameters)
     split = lambda array, heads: None if array is None else array.reshape(heads, -1)
     return LayerHeads(
         name=name,
         query=query.reshape(count, width, -1), key=key.reshape(groups, width, -1),
         value=value.reshape(groups, -1, value.shape[1]),
         output=np.moveaxis(joined.reshape(len(joined), count, -1), 1, 0),
-        scale=_scale(module, width), causal=bool(getattr(module, "is_causal", False)),
+        scale=_scale(module, width), causal=bool(getattr(module, "is_causal", "alibi" in reads)),
         query_bias=split(q, count), key_bias=split(k, groups), value_bias=split(v, groups), output_bias=o,
-        besides=_besides(module, model),
+        besides=_besides(module, model, reads),
     )  # fmt: skip
 
 
@@ -198,7 +202,7 @@ def _array(parameter: Any, name: str) -> np.ndarray:
 
 def _taken_apart(weight, bias, module, config, name):
     """Query, key and value pairs of one projection that holds all, and d_head."""
-    if hasattr(module, _INTERLEAVED):
+    if hasattr(module, _INTERLEAVED) or getattr(module, "multi_query", None) is False:
         if len(weight) != 3 * weight.shape[1]:
             raise ValueError(
                 "Argument `model` must give every head its own keys where they lie in `query_key_value`, "
@@ -245,9 +249,8 @@ def _scale(module: Any, width: int) -> float:
     return 1.0 if plain else width**-0.5
 
 
-def _besides(module: Any, model: Any) -> tuple[str, ...]:
+def _besides(module: Any, model: Any, reads: set[str]) -> tuple[str, ...]:
     """What shapes the scores besides the matrices."""
-    reads = set(inspect.signature(module.forward).parameters)
     kinds = {type(part).__name__ for part in model.modules()}
     own = {name.partition(".")[0] for name, _ in module.named_parameters()} | {
         name for name, _ in module.named_children()
