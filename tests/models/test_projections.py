@@ -222,6 +222,31 @@ def test_what_else_shapes_scores(kind, options, besides):
     assert layer.causal == (kind != "Albert")
 
 
+class RotaryEmbedding(nn.Module):
+    """Positions of a model of one's own."""
+
+
+class OwnAttention(nn.Module):
+    def __init__(self, **told):
+        super().__init__()
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            setattr(self, name, nn.Linear(12, 12))
+        self.positions = RotaryEmbedding()
+        vars(self).update(told)
+
+    def forward(self, x):
+        return x
+
+
+def test_module_of_ones_own():
+    layer = heads(nn.Sequential(OwnAttention(n_head=3, scale=0.3)))[0]
+    assert layer.query.shape == (3, 4, 12)
+    assert (layer.name, layer.scale, layer.besides) == ("0", 0.3, ("rotary positions",))
+    assert heads(OwnAttention(head_dim=6))[0].scale == 6**-0.5
+    with pytest.raises(ValueError, match="must tell its number of heads, but '0' has 12 rows"):
+        heads(nn.Sequential(OwnAttention()))
+
+
 def test_pooling_head_is_no_layer():
     model = SiglipVisionModel(
         SiglipVisionConfig(**SMALL, intermediate_size=32, image_size=32, patch_size=8)
