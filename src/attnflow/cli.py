@@ -28,6 +28,8 @@ commands:
   list             runs that were kept
   show RUN         one run: its settings, its table, where its figure is
   verify           every claim: predicted, observed, error, tolerance, verdict
+  probe MODEL      a trained model on a text: cosines, ranks, heads by layer, a page
+  compare A B      two models on one text
 
 experiments:
 {experiments}
@@ -228,12 +230,15 @@ def _make_run(name: str, experiment: ModuleType, config: Any, folder: Path, outp
 
         def keep() -> None:
             figure, several = experiment.draw(data), jax.process_count()
+            files = {f"figure.{kind}": _picture(figure, kind) for kind in ("png", "pdf")}
+            if hasattr(experiment, "page"):
+                files["report.html"] = experiment.page(data, figure).encode()
             store.save(
                 folder,
                 name,
                 config,
                 data,
-                figures={f"figure.{kind}": _picture(figure, kind) for kind in ("png", "pdf")},
+                figures=files,
                 provenance=store.gather_provenance(
                     device=f"{jax.devices()[0].device_kind}{f' x {several}' * (several > 1)}",
                     dtype=config.dtype,
@@ -268,6 +273,8 @@ def _tell(folder: Path, experiment: ModuleType, output: Output) -> None:
     if not output.quiet:
         print(experiment.summary(store.load(folder)), end="\n\n")
     print(f"run:    {folder}\nfigure: {figure}")
+    if (folder / "report.html").exists():
+        print(f"page:   {folder / 'report.html'}")
 
 
 def _list(argv: list[str]) -> int:
@@ -358,11 +365,30 @@ def verify(only: str = "", json: bool = False, quiet: bool = False) -> int:
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 
 
+def _probe(argv: list[str]) -> int:
+    from attnflow import probe
+
+    return probe.run(argv, lambda rest: _run(["trained-model", *rest]), _parse)
+
+
+def _compare(argv: list[str]) -> int:
+    from attnflow import probe
+
+    return _parse(probe.compare, argv, "attnflow compare")
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-COMMANDS = {"run": _run, "list": _list, "show": _show, "verify": _verify}
+COMMANDS = {
+    "run": _run,
+    "list": _list,
+    "show": _show,
+    "verify": _verify,
+    "probe": _probe,
+    "compare": _compare,
+}
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ EXPERIMENTS = {
     "long-context": "One layer at logits gamma log n: collapse below 1/(1 - rho), drift and late escape above.",
     "normalization": "Mean cosine over depth under every normalisation scheme, with its theory and its law.",
     "design": "What to ask before training: depth budget, norm and logit scale of a Transformer.",
+    "trained-model": "A trained Transformer on a text: cosines, ranks and heads by layer, beside theory.",
     "phase-diagram": "Share of merged pairs over time and beta, with the equiangular curve on it.",
 }
 """Name and one line of every experiment; the module has the name with `_` for `-`."""

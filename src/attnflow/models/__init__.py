@@ -9,7 +9,7 @@ _HOMES = {
     "attention": ("AttentionStatistics", "attention_statistics", "watching"),
     "hidden_states": ("Block", "blocks", "passing", "read_states", "scheme"),
     "loading": ("load",),
-    "probe": ("probe", "probe_states"),
+    "probing": ("probe", "probe_states"),
     "scaling": ("HeadMeasurement", "measure_heads", "output_cosines", "scaled"),
     "projections": ("LayerHeads", "heads"),
     "tokens": ("token_statistics",),

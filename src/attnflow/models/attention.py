@@ -185,8 +185,8 @@ def _of_rows(scores, seen, rows, sinks, shift) -> dict[str, Any]:
 def watching(model: Any, see: Callable[[int, dict[str, Any]], None]) -> Iterator[None]:
     """Let `see(layer, heads)` have queries and keys of every attention call of a Hugging Face model.
 
-    Works with any attention implementation (SDPA, flash, eager): its entry in transformers' table is
-    wrapped while the block runs, after positions are rotated in and before keys are repeated. `heads` holds
+    Works with any attention implementation (SDPA, flash, eager): what transformers' table of them gives
+    is wrapped while the block runs, after positions are rotated in and before keys are repeated. `heads` holds
     `q`, `k`, `v` of shapes (batch, heads, n, d_head), `scale`, `mask`, `causal`, the `module`, and
     `output`, shape (batch, n, heads, d_head).
 
@@ -196,31 +196,31 @@ def watching(model: Any, see: Callable[[int, dict[str, Any]], None]) -> Iterator
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    name = model.config._attn_implementation
-    table = ALL_ATTENTION_FUNCTIONS._global_mapping
-    before = table.get(name)
-    own = before or table["sdpa"]
+    find, inside = ALL_ATTENTION_FUNCTIONS.get_interface, {id(part) for part in model.modules()}
     count = [0]
 
-    def wrapped(module, query, key, value, attention_mask, **options):
-        output = own(module, query, key, value, attention_mask, **options)
-        scale, causal = options.get("scaling"), options.get("is_causal")
-        if causal is None:
-            causal = bool(getattr(module, "is_causal", False))
-        heads = {
-            "q": query, "k": key, "v": value, "mask": attention_mask, "module": module,
-            "scale": query.shape[-1] ** -0.5 if scale is None else float(scale),
-            "causal": causal and attention_mask is None and query.shape[2] > 1, "output": output[0],
-        }  # fmt: skip
-        see(count[0], heads)
-        count[0] += 1
-        return output
+    def wrap(own: Callable) -> Callable:
+        def wrapped(module, query, key, value, attention_mask, **options):
+            output = own(module, query, key, value, attention_mask, **options)
+            if id(module) not in inside:
+                return output
+            scale, causal = options.get("scaling"), options.get("is_causal")
+            if causal is None:
+                causal = bool(getattr(module, "is_causal", False))
+            heads = {
+                "q": query, "k": key, "v": value, "mask": attention_mask, "module": module,
+                "scale": query.shape[-1] ** -0.5 if scale is None else float(scale),
+                "causal": causal and attention_mask is None and query.shape[2] > 1, "output": output[0],
+            }  # fmt: skip
+            see(count[0], heads)
+            count[0] += 1
+            return output
 
-    table[name] = wrapped
+        return wrapped
+
+    table: Any = ALL_ATTENTION_FUNCTIONS
+    table.get_interface = lambda name, default: wrap(find(name, default))
     try:
         yield
     finally:
-        if before is None:
-            del table[name]
-        else:
-            table[name] = before
+        del table.get_interface
