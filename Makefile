@@ -11,8 +11,8 @@ demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a desig
 	$(BIN)/attnflow run design
 	$(BIN)/attnflow run staircase
 
-test: $(VENV)/.dev  ## Run the whole test suite.
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## Run the whole test suite, a file at a time on each of two cores.
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev  ## Style, types and import contracts.
 	$(BIN)/ruff check .
