@@ -13,6 +13,7 @@ BENCHMARKS = {
     "coalescence": "benchmarks.coalescence",
     "clustering": "benchmarks.clustering",
     "layers": "benchmarks.layers",
+    "capture": "benchmarks.capture",
 }
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -94,7 +94,7 @@ def _probe(config: Config) -> xr.Dataset:
     """Numbers of a checkpoint on the text, and of the controls."""
     import torch
 
-    from attnflow.models import load, probe
+    from attnflow.models import load, probe, weight_table
 
     model, tokenizer = load(config.model)
     if tokenizer is None:
@@ -107,6 +107,13 @@ def _probe(config: Config) -> xr.Dataset:
     inputs = tokenizer(_text(config), return_tensors="pt", **cut)
     inputs = {name: inputs[name] for name in inputs if name != "token_type_ids"}
     data = probe(model, inputs)
+    table = weight_table(model)
+    if table.sizes["layer"] == data.sizes["block"]:
+        share = table.symmetric.sel(matrix="scores").values
+        data = data.assign(
+            symmetric_share=(("block", "head"), share),
+            value_alignment=(("block", "head"), table.alignment.values),
+        )
     if not config.controls:
         return data
     ids = inputs["input_ids"]
@@ -205,6 +212,14 @@ def _hypotheses(data: xr.Dataset) -> tuple[list[str], list[str]]:
         low, high = float(data.head_beta.min()), float(data.head_beta.max())
         checks.append(
             (high < 2 * low, "one inverse temperature", f"heads have beta {low:.1f} to {high:.1f}")
+        )
+    if "symmetric_share" in data:
+        share, align = float(data.symmetric_share.mean()), float(data.value_alignment.mean())
+        checks.append(
+            (share > 0.95, "scores Q^T K symmetric", f"{share:.0%} of their square is symmetric")
+        )
+        checks.append(
+            (align > 0.95, "values V = c Q^T K, c > 0", f"their cosine with it is {align:.2f}")
         )
     known = a["scheme"] != "unknown"
     checks.append(

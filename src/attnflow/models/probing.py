@@ -38,6 +38,7 @@ def probe(
     blocks: list[Block] | None = None,
     heads: bool = True,
     states: bool = False,
+    full: bool = True,
 ) -> xr.Dataset:
     r"""Statistics of every layer and head of a model on one text, in one forward pass.
 
@@ -50,6 +51,8 @@ def probe(
         beta: Inverse temperature of energies and clusters; the median over heads by default, else 1.
         blocks: Blocks, if they are not found: `hidden_states.Block`s.
         heads: Whether to measure attention.
+        full: Whether to take ranks, clusters and histograms too; without these and heads a probe costs
+            little more than the forward pass.
         states: Whether to keep the tokens.
 
     Returns:
@@ -88,7 +91,7 @@ def probe(
         x = {name: value[0] for name, value in found.items()}
         for name in ("before", "after") if layer == 0 else ("after",):
             check_states(layer if name == "before" else layer + 1, x[name])
-            rows.append(token_statistics(x[name], beta=level["beta"] or 1.0))
+            rows.append(token_statistics(x[name], beta=level["beta"] or 1.0, full=full))
             if states:
                 kept.append(x[name].double().cpu().numpy())
         moves.append(_moves(x))
@@ -106,7 +109,8 @@ def probe(
         for name in rows[0]
         if name not in ("histogram", "n", "d")
     }
-    data["histogram"] = (("layer", "bin"), np.stack([row["histogram"] for row in rows]))
+    if full:
+        data["histogram"] = (("layer", "bin"), np.stack([row["histogram"] for row in rows]))
     data["influence"] = ("block", np.array([move["influence"] for move in moves]))
     for name in ("turn", "speed_factor"):
         data[name] = ("block", np.array([move[name] for move in moves]))
@@ -133,8 +137,7 @@ def probe(
         "d": d,
         "beta": level["beta"] or 1.0,
         "precision": str(first.dtype).removeprefix("torch."),
-        "random_rank": random_rank(n, d),
-    }
+    } | ({"random_rank": random_rank(n, d)} if full else {})
     return xr.Dataset(data, coords, attrs)
 
 

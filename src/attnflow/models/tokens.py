@@ -18,7 +18,7 @@ MASSIVE = 100.0
 BLOCK = 2**22
 
 
-def token_statistics(x: torch.Tensor, *, beta: float = 1.0) -> dict[str, Any]:
+def token_statistics(x: torch.Tensor, *, beta: float = 1.0, full: bool = True) -> dict[str, Any]:
     r"""Numbers of one state, shape (n, d), with directions $\theta_i = x_i/|x_i|$, pairs i != j.
 
     - `mean_cosine`, `std_cosine` of pairs; `centred_cosine`, after the mean direction is taken off;
@@ -36,38 +36,43 @@ def token_statistics(x: torch.Tensor, *, beta: float = 1.0) -> dict[str, Any]:
     Args:
         x: Tokens, any floating dtype, finite.
         beta: Inverse temperature of energy and clusters, > 0.
+        full: Whether to take ranks and all pairs too; else O(n d), and only `mean_cosine`, `centred_cosine`,
+            `hemisphere`, `gap`, `floor`, `radius` and `radius_spread`.
     """
     import torch
 
     dtype, x = x.dtype, x.detach().to(torch.float64)
     radius = x.norm(dim=1)
     theta = x / radius.clamp_min(1e-300)[:, None]
-    sinks = radius > SINK_NORM * radius.median()
-    power = (x * x).mean(dim=0)
-    massive = power > MASSIVE * power.median()
-    kept = x[~sinks][:, ~massive]
-    pairs = _pairs(theta, beta)
-    return {
+    centred = theta - theta.mean(dim=0)
+    cheap = {
         "n": len(x),
         "d": x.shape[1],
         "mean_cosine": mean_cosine(theta),
-        "std_cosine": pairs["std"],
-        "centred_cosine": mean_cosine(_directions(theta - theta.mean(dim=0))),
-        "masked_cosine": mean_cosine(_directions(kept)),
+        "centred_cosine": mean_cosine(_directions(centred)),
         "hemisphere": float((theta @ _directions(theta.mean(dim=0)[None])[0]).min()),
-        "gap": float(((theta - theta.mean(dim=0)) ** 2).sum() / max(len(x) - 1, 1)),
+        "gap": float((centred**2).sum() / max(len(x) - 1, 1)),
         "floor": float(torch.finfo(dtype).eps) ** 2 / 6,
-        "effective_rank": effective_rank(theta),
-        "power_rank": effective_rank(theta, power=2),
-        "centred_rank": effective_rank(theta - theta.mean(dim=0)),
         "radius": float(radius.mean()),
         "radius_spread": float(radius.std(correction=0)),
-        "sinks": int(sinks.sum()),
-        "massive": int(massive.sum()),
-        "energy": pairs["energy"],
-        "clusters": pairs["clusters"],
-        "histogram": pairs["histogram"],
     }
+    if not full:
+        return cheap
+    sinks = radius > SINK_NORM * radius.median()
+    power = (x * x).mean(dim=0)
+    massive = power > MASSIVE * power.median()
+    return (
+        cheap
+        | {
+            "masked_cosine": mean_cosine(_directions(x[~sinks][:, ~massive])),
+            "sinks": int(sinks.sum()),
+            "massive": int(massive.sum()),
+            "effective_rank": effective_rank(theta),
+            "power_rank": effective_rank(theta, power=2),
+            "centred_rank": effective_rank(centred),
+        }
+        | _pairs(theta, beta)
+    )
 
 
 def mean_cosine(theta: torch.Tensor) -> float:
@@ -125,7 +130,7 @@ def _pairs(theta: torch.Tensor, beta: float) -> dict[str, Any]:
     graph = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(n, n))
     variance = (square - n) / max(n * (n - 1), 1) - rho**2
     return {
-        "std": float(np.sqrt(max(variance, 0.0))),
+        "std_cosine": float(np.sqrt(max(variance, 0.0))),
         "energy": energy / n**2,
         "clusters": int(connected_components(graph, directed=False)[0]),
         "histogram": counts.numpy() // 2,
