@@ -7,7 +7,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, LlamaConf
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from attnflow.models.attention import watching
-from attnflow.models.scaling import measure_heads, scaled
+from attnflow.models.scaling import measure_heads, output_cosines, scaled
 
 TOKENS = torch.arange(24)[None]
 SIZES = {"vocab_size": 50, "num_hidden_layers": 2}
@@ -74,7 +74,7 @@ def test_scaled_by_hand(name, implementation):
 @pytest.mark.parametrize("name", MODELS)
 def test_nothing_is_left_behind(name):
     model, other = make(name), make("bert")
-    before = dict(ALL_ATTENTION_FUNCTIONS._global_mapping)
+    before = ALL_ATTENTION_FUNCTIONS.get_interface
     with torch.no_grad():
         plain, others = model(TOKENS)[0], other(TOKENS)[0]
         with scaled(model, 2.0) as same:
@@ -86,7 +86,7 @@ def test_nothing_is_left_behind(name):
             raise RuntimeError
         assert torch.equal(model(TOKENS)[0], plain)
     assert not torch.allclose(changed, plain, atol=1e-2)
-    assert before == ALL_ATTENTION_FUNCTIONS._global_mapping
+    assert before == ALL_ATTENTION_FUNCTIONS.get_interface
 
 
 def test_shapes_of_factors():
@@ -113,6 +113,7 @@ def test_measurements_by_hand(name, factor):
     found = measure_heads(model, TOKENS, factor)
     with scaled(model, factor):
         layers = heads_of(model)
+    np.testing.assert_array_equal(output_cosines(model, TOKENS, factor), found.cosine)
     n = TOKENS.shape[1]
     for layer, heads in enumerate(layers):
         weights, values = weights_of(heads, np.full(4, factor)), values_of(heads)

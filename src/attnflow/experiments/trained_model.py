@@ -20,6 +20,12 @@ __all__ = ["Config", "draw", "failures", "numbers", "page", "resolve", "run", "s
 
 CONTROLS = ("shuffled", "repeated", "random-init")
 CONDITION = re.compile(r"(\w+)\s*([<>])\s*([-+.\deE]+)\s*@\s*(last|any|\d+)")
+STEP_NAMES = {
+    "attention": "attention",
+    "attention_norm": "norm after it",
+    "mlp": "MLP",
+    "mlp_norm": "norm after that",
+}
 NAMES = {"rho": "mean_cosine", "rank": "effective_rank", "entropy": "entropy", "gap": "gap"}
 
 
@@ -154,7 +160,8 @@ def _text(config: Config) -> str:
 def _theory(data: xr.Dataset) -> dict[str, Any]:
     """Predictions from what was measured at the entry."""
     a, layers = data.attrs, data.sizes["block"]
-    n, beta = a["n"], a["beta"]
+    n = a["n"]
+    beta = float(np.median(data.head_beta)) if "head_beta" in data else a["beta"]
     scheme = a["scheme"] if a["scheme"] in ("post", "pre", "peri") else "pre"
     gap0 = float(np.clip(data.gap.values[0], 0, 1))
     unit = np.sqrt(a["d"])
@@ -293,8 +300,7 @@ def summary(data: xr.Dataset) -> str:
     if "contraction" in data:
         total = data.contraction.sum("block")
         parts = ", ".join(
-            f"{name.replace('_', ' of ')} {float(total.sel(step=name)):+.2f}"
-            for name in total.step.values
+            f"{STEP_NAMES[name]} {float(total.sel(step=name)):+.2f}" for name in total.step.values
         )
         lines.append(f"log(1 - rho) changed over all layers by: {parts}.")
     if "control_cosine" in data:

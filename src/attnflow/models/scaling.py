@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -37,31 +36,29 @@ def scaled(model: Any, factors: Any) -> Iterator[Any]:
 
     layers, heads = _sizes(model)
     table = _factors(factors, layers, heads)
-    name = model.config._attn_implementation
-    functions = ALL_ATTENTION_FUNCTIONS._global_mapping
-    before = functions.get(name)
+    find = ALL_ATTENTION_FUNCTIONS.get_interface
     mine = {id(module) for module in model.modules()}
     calls = 0
 
-    def wrapped(module, query, key, value, attention_mask, **options):
-        nonlocal calls
-        if id(module) in mine:
-            layer = getattr(module, "layer_idx", None)
-            layer = calls % layers if layer is None else layer
-            calls += 1
-            factor = torch.as_tensor(table[layer], dtype=torch.float64, device=query.device)
-            query = (query * factor.to(query.dtype)[:, None, None]).contiguous()
-        own = before or _eager(module)
-        return own(module, query, key, value, attention_mask, **options)
+    def wrap(own: Callable) -> Callable:
+        def wrapped(module, query, *others, **options):
+            nonlocal calls
+            if id(module) in mine:
+                layer = getattr(module, "layer_idx", None)
+                layer = calls % layers if layer is None else layer
+                calls += 1
+                factor = torch.as_tensor(table[layer], dtype=query.dtype, device=query.device)
+                query = (query * factor[:, None, None]).contiguous()
+            return own(module, query, *others, **options)
 
-    functions[name] = wrapped
+        return wrapped
+
+    wrapping = lambda name, default: wrap(find(name, default))
+    setattr(ALL_ATTENTION_FUNCTIONS, "get_interface", wrapping)  # noqa: B010
     try:
         yield model
     finally:
-        if before is None:
-            del functions[name]
-        else:
-            functions[name] = before
+        setattr(ALL_ATTENTION_FUNCTIONS, "get_interface", find)  # noqa: B010
 
 
 @dataclass(frozen=True)
@@ -100,27 +97,53 @@ def measure_heads(model: Any, tokens: Any, factors: Any = 1.0) -> HeadMeasuremen
     Raises:
         ValueError: If the text is shorter than 2 tokens or the model has no such attention.
     """
+    found = _each_layer(_of_layer, model, tokens, factors)
+    names = [field.name for field in fields(HeadMeasurement)]
+    return HeadMeasurement(**{name: np.stack([one[name] for one in found]) for name in names})
+
+
+def output_cosines(model: Any, tokens: Any, factors: Any = 1.0) -> np.ndarray:
+    """Mean cosine of two outputs of every head, as in `measure_heads`, alone: ten times as fast.
+
+    Args:
+        model: Model whose attention goes through transformers' attention interface, in evaluation mode.
+        tokens: Token ids, shape (1, n), n >= 2.
+        factors: Of the logits, as in `scaled`.
+
+    Returns:
+        Cosines, shape (layers, heads).
+
+    Raises:
+        ValueError: If the text is shorter than 2 tokens or the model has no such attention.
+    """
+    of_layer = lambda heads: {"cosine": _cosines(heads, _far(_keys(heads)))}
+    found = _each_layer(of_layer, model, tokens, factors)
+    return np.stack([one["cosine"] for one in found])
+
+
+def _each_layer(
+    of_layer: Any, model: Any, tokens: Any, factors: Any
+) -> list[dict[str, np.ndarray]]:
+    """Numbers of every layer in one forward pass, all finite."""
     import torch
 
     check_count(int(tokens.shape[-1]), "tokens", 2)
     found: list[dict[str, np.ndarray]] = []
-    see = lambda layer, heads: found.append(_of_layer(heads))
+    see = lambda layer, heads: found.append(of_layer(heads))
     with torch.no_grad(), watching(model, see), scaled(model, factors):
         model(tokens)
+    for layer, numbers in enumerate(found):
+        if not all(np.isfinite(values).all() for values in numbers.values()):
+            raise ValueError(
+                f"Argument `model` must give finite activations, but layer {layer} holds NaN or inf. "
+                "Pass float32."
+            )
     if not found:
         raise ValueError(
             f"Argument `model` must have attention heads, but {type(model).__name__} calls none. "
             "Pass a model of transformers with attention."
         )
-    names = [field.name for field in fields(HeadMeasurement)]
-    numbers = {name: np.stack([one[name] for one in found]) for name in names}
-    bad = ~np.isfinite(sum(numbers.values())).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"Argument `model` must give finite activations, but layer {bad.argmax()} holds NaN or inf. "
-            "Pass float32."
-        )
-    return HeadMeasurement(**numbers)
+    return found
 
 
 def _of_layer(heads: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -133,19 +156,41 @@ def _of_layer(heads: dict[str, Any]) -> dict[str, np.ndarray]:
         causal=heads["causal"],
         mask=None if mask is None else mask[0],
     )
-    rows = seen.keys[0] >= seen.keys[0].max() / 2
-    keys, n = seen.keys[:, rows], seen.keys[0].max()
-    delta2 = np.clip((keys / seen.participation[:, rows] - 1) / (keys - 1), 0, 1).mean(axis=1)
-    values = heads["v"][0].double()
+    keys = _keys(heads)
+    rows, n = _far(keys), keys.max()
+    shares = 1 / seen.participation[:, rows]
+    delta2 = np.clip((keys[rows] * shares - 1) / (keys[rows] - 1), 0, 1).mean(axis=1)
     groups = heads["q"].shape[1] // heads["v"].shape[1]
-    outputs = heads["output"][0].double()[rows].transpose(0, 1)
     return {
         "participation": 1 / (delta2 + (1 - delta2) / n),
         "std_logit": seen.std_logit[:, rows].mean(axis=1),
-        "rho": np.repeat(_common(values), groups),
-        "cosine": _common(outputs / outputs.norm(dim=-1, keepdim=True)),
+        "rho": np.repeat(_common(heads["v"][0].double()), groups),
+        "cosine": _cosines(heads, rows),
         "sink": seen.sink[:, rows].mean(axis=1),
     }
+
+
+def _keys(heads: dict[str, Any]) -> np.ndarray:
+    """Number of keys that each row may see, shape (n,)."""
+    import torch
+
+    mask, n, m = heads["mask"], heads["q"].shape[2], heads["k"].shape[2]
+    if mask is None:
+        return np.arange(m - n, m) + 1.0 if heads["causal"] else np.full(n, float(m))
+    mask = mask[0, 0]
+    seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+    return np.broadcast_to(seen.sum(dim=-1).cpu().double().numpy(), (n,))
+
+
+def _far(keys: np.ndarray) -> np.ndarray:
+    """Rows that see at least half of the keys, and more than one."""
+    return np.flatnonzero(keys >= max(keys.max() / 2, 2))
+
+
+def _cosines(heads: dict[str, Any], rows: np.ndarray) -> np.ndarray:
+    """Mean cosine of two of some outputs of every head, shape (heads,)."""
+    outputs = heads["output"][0].double()[rows].transpose(0, 1)
+    return _common(outputs / outputs.norm(dim=-1, keepdim=True))
 
 
 def _common(x: Any) -> np.ndarray:
@@ -177,8 +222,3 @@ def _factors(factors: Any, layers: int, heads: int) -> np.ndarray:
         )
     check_finite(array, "factors")
     return np.array(np.broadcast_to(array[:, None] if array.ndim == 1 else array, (layers, heads)))
-
-
-def _eager(module: Any) -> Any:
-    """Plain attention of the file that defines a module."""
-    return sys.modules[type(module).__module__].eager_attention_forward
