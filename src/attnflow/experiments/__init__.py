@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "normalization": "Mean cosine over depth under every normalisation scheme, with its theory and its law.",
     "design": "What to ask before training: depth budget, norm and logit scale of a Transformer.",
     "trained-model": "A trained Transformer on a text: cosines, ranks and heads by layer, beside theory.",
+    "tiny-gpt": "Character GPTs trained under three norm schemes, beside the collapse predicted for them.",
     "phase-diagram": "Share of merged pairs over time and beta, with the equiangular curve on it.",
 }
 """Name and one line of every experiment; the module has the name with `_` for `-`."""
