@@ -163,7 +163,8 @@ def test_a_killed_process_ends_the_others_and_the_run_resumes_with_any_number(tm
 @LINUX
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_processes_end_with_the_one_that_started_them(ending, tmp_path):
-    run = start(*RUN, "--out", str(tmp_path), "--processes", "2")
+    long = ("--n", "4000", "--d", "16", "--t-max", "1000")
+    run = start(*RUN, *long, "--out", str(tmp_path), "--processes", "2")
     pids = children_of(run, 2)
     time.sleep(1)
     run.send_signal(ending)

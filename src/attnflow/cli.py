@@ -30,6 +30,7 @@ commands:
   verify           every claim: predicted, observed, error, tolerance, verdict
   probe MODEL      a trained model on a text: cosines, ranks, heads by layer, a page
   compare A B      two models on one text
+  scale MODEL      the logit scale of a trained model at longer contexts
 
 experiments:
 {experiments}
@@ -371,6 +372,11 @@ def _probe(argv: list[str]) -> int:
     return probe.run(argv, lambda rest: _run(["trained-model", *rest]), _parse)
 
 
+def _scale(argv: list[str]) -> int:
+    model = argv[:1] if argv and not argv[0].startswith("-") else []
+    return _run(["scale", *(["--model", *model] if model else []), *argv[len(model) :]])
+
+
 def _compare(argv: list[str]) -> int:
     from attnflow import probe
 
@@ -381,14 +387,8 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1))
 
 
-COMMANDS = {
-    "run": _run,
-    "list": _list,
-    "show": _show,
-    "verify": _verify,
-    "probe": _probe,
-    "compare": _compare,
-}
+COMMANDS = {"run": _run, "list": _list, "show": _show, "verify": _verify}
+COMMANDS |= {"probe": _probe, "compare": _compare, "scale": _scale}
 
 
 if __name__ == "__main__":

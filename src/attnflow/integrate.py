@@ -293,7 +293,9 @@ def _check_flow(flow, x0) -> None:
 def _check_method(method, flow, ts, dt) -> dfx.AbstractSolver:
     """Solver, once it is one and has the step it needs."""
     if not isinstance(method, dfx.AbstractSolver):
-        raise ValueError(f"Argument `method` must be a diffrax solver, but method={method!r}.")
+        raise ValueError(
+            f"Argument `method` must be a solver like `diffrax.Tsit5()`, but method={method!r}."
+        )
     if dt is None and not isinstance(method, dfx.AbstractAdaptiveSolver):
         raise ValueError(
             f"Argument `dt` must be a step, as {type(method).__name__} chooses none, but dt=None."

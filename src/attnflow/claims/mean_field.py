@@ -123,7 +123,7 @@ def _hemisphere() -> Sides:
 @cache
 def _full_support() -> Sides:
     """Rates of W2 of 1 + cos(theta)/2, whose quantiles crowd towards the antipode."""
-    y = np.linspace(-24, 24, 961)
+    y = np.linspace(-24, 24, 241)
     theta = 2 * np.arctan(np.exp(y))
     weights = (1 + 0.5 * np.cos(theta)) / np.cosh(y)
     # Tokens of both sides, angles at the antipode by their distance to it, which is precise.
@@ -133,7 +133,7 @@ def _full_support() -> Sides:
     predicted, observed = [], []
     for model, beta, ts in (("sa", 1.0, (0.0, 11.0, 13.0)), ("usa", 0.5, (0.0, 19.0, 22.0))):
         make = af.sa if model == "sa" else af.usa
-        found = af.solve(make(beta, weights=weights), array(x), np.array(ts), **TIGHT)
+        found = af.solve(make(beta, weights=array(weights)), array(x), np.array(ts), **TIGHT)
         w2 = _spread(found.xs, weights)
         predicted.append(rates.density_collapse_rate(model, beta, d=2))
         observed.append(np.log(w2[1] / w2[2]) / (ts[2] - ts[1]))

@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "design": "What to ask before training: depth budget, norm and logit scale of a Transformer.",
     "trained-model": "A trained Transformer on a text: cosines, ranks and heads by layer, beside theory.",
     "tiny-gpt": "Character GPTs trained under three norm schemes, beside the collapse predicted for them.",
+    "scale": "A trained model's heads at longer contexts, and the logit scale that keeps their outputs apart.",
     "phase-diagram": "Share of merged pairs over time and beta, with the equiangular curve on it.",
 }
 """Name and one line of every experiment; the module has the name with `_` for `-`."""
