@@ -45,7 +45,7 @@ def direct(states):
         units = state / np.linalg.norm(state, axis=2, keepdims=True)
         n = state.shape[1]
         cosines = np.einsum("bid,bjd->bij", units, units)
-        sigma = np.linalg.svd(state, compute_uv=False)
+        sigma = np.linalg.svd(units, compute_uv=False)
         p = sigma / sigma.sum(axis=1, keepdims=True)
         before = states[max(layer - 1, 0)]
         before = before / np.linalg.norm(before, axis=2, keepdims=True)

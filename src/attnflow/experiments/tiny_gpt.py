@@ -204,7 +204,10 @@ def _train_all(config: Config, progress: bool, checkpoint: Any) -> dict[str, np.
     if checkpoint is not None and (kept := checkpoint.load()) is not None:
         done, found = kept
     total = len(models) * config.steps
-    with tqdm(initial=done * config.steps, total=total, disable=not progress, unit="step") as bar:
+    with (
+        gpt.one_thread(),
+        tqdm(initial=done * config.steps, total=total, disable=not progress, unit="step") as bar,
+    ):
         for number, (at, which) in enumerate(models[done:], done + 1):
             scheme, layers = SCHEMES[which], (config.shallow, config.deep)[at]
             cell = which, at

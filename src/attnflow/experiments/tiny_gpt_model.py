@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+
+from attnflow.models.tokens import effective_rank, mean_cosine
 
 HELD_OUT = 0.1
 """Share of the text, its end, that training never sees."""
@@ -101,6 +104,17 @@ def windows(text: np.ndarray, starts: np.ndarray, n: int) -> tuple[torch.Tensor,
     return rows[:, :-1], rows[:, 1:]
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: as fast for such small matrices, whatever the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def held_out(config: Any, text: np.ndarray, count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Evenly spaced windows of the held-out text."""
     first = int((1 - HELD_OUT) * len(text))
@@ -134,17 +148,14 @@ def measure(
     """
     with torch.no_grad():
         states = model.states(held_out(config, text, count)[0], causal)
-    rows = [np.mean([_statistics(x) for x in state.double().numpy()], axis=0) for state in states]
+    rows = [np.mean([_statistics(x) for x in state.double()], axis=0) for state in states]
     return np.array(rows).T
 
 
-def _statistics(x: np.ndarray) -> tuple[float, float, float]:
-    length = np.linalg.norm(x, axis=1)
-    total = (x / length[:, None]).sum(axis=0)
-    p = np.linalg.svd(x, compute_uv=False)
-    p = p[p > 0] / p.sum()
-    n, d = x.shape
-    return (total @ total - n) / (n * (n - 1)), np.exp(-p @ np.log(p)), length.mean() / d**0.5
+def _statistics(x: torch.Tensor) -> tuple[float, float, float]:
+    length = x.norm(dim=1)
+    theta = x / length[:, None]
+    return mean_cosine(theta), effective_rank(theta), float(length.mean()) / x.shape[1] ** 0.5
 
 
 def train(config: Any, model: GPT, text: np.ndarray, after: Callable[[], Any]) -> np.ndarray:
