@@ -53,7 +53,8 @@ def page(data: xr.Dataset, figure: Figure) -> str:
 <meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title><style>{STYLE}</style></head><body>
-<h1>{title}</h1><p>{a["n"]} tokens in {a["d"]} dimensions, norm scheme {escape(a["scheme"])}, {escape(a["precision"])}.</p>
+<h1>{title}</h1>
+<p>{a["n"]} tokens in {a["d"]} dimensions, norm scheme {escape(a["scheme"])}, {escape(a["precision"])}.</p>
 <h2>What theory assumes</h2><ul>{holds}{fails}</ul>
 <p>Every curve of theory below is to be read with what fails in mind.</p>
 <img alt="cosines, ranks, heads and phase diagram by layer" src="data:image/png;base64,{encoded}">
