@@ -111,13 +111,15 @@ def _draw_depth(ax: Any, data: xr.Dataset, name: str) -> None:
         ax.plot(layer, path("trained"), "--", color=color, linewidth=1.6)
         ax.plot(layer, path("full"), "o", color=color, markerfacecolor="white", markersize=4)
         if name == "rho":
-            ax.plot(layer, one.rho_theory, ":", color=plot.INK, linewidth=1.3, zorder=4)
+            ax.plot(layer, one.rho_theory, ":", color=color, linewidth=1.8, zorder=4)
     ax.set(xlabel="layer", xlim=(0, layer[-1]))
     ax.locator_params(axis="x", integer=True)
 
 
 def _draw_gradients(ax: Any, data: xr.Dataset) -> None:
     """Gradient norm of every block, shallow models faint."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     for depth, alpha in zip(data.depth.values, (0.4, 1.0), strict=True):
         block = np.arange(1, int(depth) + 1)
         for scheme in SCHEMES:
@@ -128,6 +130,9 @@ def _draw_gradients(ax: Any, data: xr.Dataset) -> None:
         yscale="log", xlabel="block", ylabel="norm over a block's weights",
         title=f"Gradient at initialisation ({shallow} layers faint, {deep} full)",
     )  # fmt: skip
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5)))
+    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.locator_params(axis="x", integer=True)
 
 
