@@ -13,6 +13,7 @@ BENCHMARKS = {
     "coalescence": "benchmarks.coalescence",
     "clustering": "benchmarks.clustering",
     "layers": "benchmarks.layers",
+    "monitor": "benchmarks.monitor",
     "capture": "benchmarks.capture",
 }
 
