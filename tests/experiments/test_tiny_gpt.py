@@ -127,19 +127,28 @@ def test_measures_by_other_means(tiny):
     """The first draw is the trained one: its mean with the second is what the run has."""
     text, alphabet, _ = gpt.read_text(TINY.characters)
     assert len(alphabet) == tiny.attrs["alphabet"]
-    rows, norms = [], []
+    rows, full, norms = [], [], []
     for draw in range(2):
         model = gpt.new_model(TINY, "peri", 2, len(alphabet), draw)
         batch = gpt.held_out(TINY, text, tiny_gpt.ROWS)
-        states = np.stack([s.detach().double().numpy() for s in model.states(batch[0])])
+        states, others = (
+            np.stack([s.detach().double().numpy() for s in model.states(batch[0], causal)])
+            for causal in (True, False)
+        )
         cosines = [[af.observables.mean_cosine(jnp.asarray(x)) for x in state] for state in states]
         rows.append(np.mean(cosines, axis=1))
+        last = [
+            af.observables.effective_rank(af.sphere.normalize(jnp.asarray(x))) for x in others[-1]
+        ]
+        full.append(np.mean(last))
         loss = nn.functional.cross_entropy(model(batch[0]).transpose(1, 2), batch[1])
         for block in model.blocks:
             parts = torch.autograd.grad(loss, list(block.parameters()), retain_graph=True)
             norms.append(float(torch.cat([p.flatten() for p in parts]).norm()))
     one = tiny.sel(scheme="peri", depth=2)
     np.testing.assert_allclose(one.rho.sel(measured="init"), np.mean(rows, axis=0), rtol=1e-6)
+    found = one.effective_rank.sel(measured="full", layer=2)
+    np.testing.assert_allclose(found, np.mean(full), rtol=1e-5)
     expected = np.reshape(norms, (2, 2)).mean(axis=0)
     np.testing.assert_allclose(one.gradient, expected, rtol=1e-4)
 
@@ -160,7 +169,7 @@ def test_theory_holds_without_the_mask(scheme):
     found = np.mean([gpt.measure(config, m, text, 4, causal=False) for m in draws], axis=0)
     course = af.theory.random_weights.random_layer_course(
         scheme, 1 - found[0, 0], layers=4, n=64, variance=1.0, activation="gelu",
-        radius=1.0 if scheme == "post" else found[2, 0],
+        radius=found[2, 0],
     )  # fmt: skip
     np.testing.assert_allclose(found[0], 1 - course.gap, atol=256**-0.5)
 

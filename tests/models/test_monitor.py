@@ -126,21 +126,29 @@ def test_a_step_of_several_forwards_is_read_once():
     assert monitor.history["step"].tolist() == [0, 2]
 
 
-def test_blocks_run_again_in_the_backward_are_not_read():
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_blocks_run_again_in_the_backward_are_not_read(monkeypatch, reentrant):
+    from attnflow.models import monitor as module
+
+    read, statistics = [], module._statistics
+    monkeypatch.setattr(module, "_statistics", lambda x: (read.append(1), statistics(x))[1])
+
     class Checkpointed(nn.Module):
         def __init__(self):
             super().__init__()
             self.layers = encoder(dropout=0.0).layers
 
         def forward(self, x):
+            x = x.clone().requires_grad_()
             for layer in self.layers:
-                x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+                x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=reentrant)
             return x
 
     model = Checkpointed()
     with Monitor(model, every=1) as monitor:
         train(model, 2)
     assert monitor.history["rho"].shape == (2, 4)
+    assert len(read) == 2 * 4 * BATCH
 
 
 def test_a_forward_that_raises_leaves_nothing():

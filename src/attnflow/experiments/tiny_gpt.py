@@ -268,7 +268,7 @@ def _theory(config: Config, found: dict[str, np.ndarray]) -> np.ndarray:
             start = {name: found[name][0, which, at, 0] for name in ("rho", "radius")}
             course = af.theory.random_weights.random_layer_course(
                 scheme, min(1 - start["rho"], 1.0), layers=layers, n=config.n, variance=1.0,
-                activation="gelu", radius=1.0 if scheme == "post" else start["radius"],
+                activation="gelu", radius=start["radius"],
             )  # fmt: skip
             path[which, at, : layers + 1] = 1 - course.gap
     return path

@@ -33,7 +33,7 @@ class Monitor:
     Sums are in float64, without gradients and without random numbers: training stays the same to the bit. States
     that are not finite have NaN; the first such block is named by a warning, once. It costs nothing at other steps,
     and at one O(tokens d min(tokens, d)) a block. A forward that raises, or a block that checkpointing runs again
-    in the backward, is not counted. Padding is left out if the model is called with `attention_mask`, shape (batch, n).
+    in the backward, is not read. Padding is left out if the model is called with `attention_mask`, shape (batch, n).
 
     Args:
         model: Any module that holds its blocks in a `ModuleList` or `Sequential`.
@@ -72,7 +72,7 @@ class Monitor:
         if not self._hooks:
             self._hooks = [
                 self.model.register_forward_pre_hook(self._begin, with_kwargs=True),
-                self.model.register_forward_hook(self._end, always_call=True),
+                self.model.register_forward_hook(self._end),
                 self._blocks[0].register_forward_pre_hook(self._first, with_kwargs=True),
                 *(
                     block.register_forward_hook(self._after(name))
@@ -173,7 +173,7 @@ class _Look:
                 f"Argument `blocks` must give states of shape (batch, n, d), but {where} has {shape}. "
                 "Name other blocks."
             )
-        with torch.no_grad(), torch.autocast(state.device.type, enabled=False):
+        with torch.no_grad():  # autocast leaves float64 alone
             now = self._sample(state.detach())
             if not all(bool(torch.isfinite(x).all()) for x in now):
                 self.values.append((math.nan,) * len(STATISTICS))
