@@ -86,6 +86,11 @@ def test_longer_contexts_need_more(small):
     fixed = small.factor.sel(law="fixed")
     assert (fixed.sel(length=4096) > fixed.sel(length=96)).all()
     assert (small.rules.sel(length=4096) >= 1).all()
+    # A lead that grows by itself needs less from the factor, in proportion.
+    grown = small.lead + np.maximum(small.slope, 0) * np.log(4096 / 64)
+    ratio = fixed.sel(length=4096) / small.factor.sel(law="growing", length=4096)
+    assert float(ratio.max()) > 1.1
+    np.testing.assert_allclose(ratio, grown / small.lead, rtol=1e-9)
 
 
 def test_draw_and_numbers(small):

@@ -117,3 +117,25 @@ def test_watching_sees_what_the_model_does(implementation):
     assert torch.allclose(by_hand.transpose(1, 2), one["output"], atol=1e-6)
     assert one["q"].shape == (1, 4, 12, 8)
     assert one["k"].shape == (1, 2, 12, 8)
+
+
+def test_blocks_nest_and_leave_nothing_behind(build):
+    """Watching inside scaling, or inside watching, ends without undoing the block around it."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from attnflow.models.scaling import scaled
+
+    model, inputs = build("bert")
+    seen = []
+    with torch.no_grad(), scaled(model, 3.0):
+        first = model(**inputs).last_hidden_state
+        with watching(model, lambda layer, heads: None):
+            pass
+        assert torch.equal(model(**inputs).last_hidden_state, first)
+    with torch.no_grad(), watching(model, lambda layer, heads: seen.append(layer)):
+        with watching(model, lambda layer, heads: None):
+            pass
+        plain = model(**inputs).last_hidden_state
+    assert seen == [0, 1, 2]
+    assert not torch.allclose(plain, first)
+    assert "get_interface" not in vars(ALL_ATTENTION_FUNCTIONS)

@@ -218,9 +218,22 @@ def watching(model: Any, see: Callable[[int, dict[str, Any]], None]) -> Iterator
 
         return wrapped
 
+    with finding(lambda name, default: wrap(find(name, default))):
+        yield
+
+
+@contextmanager
+def finding(find: Callable[[str, Callable], Callable]) -> Iterator[None]:
+    """Let `find` answer for transformers' table of attention functions; blocks may nest."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
     table: Any = ALL_ATTENTION_FUNCTIONS
-    table.get_interface = lambda name, default: wrap(find(name, default))
+    before = vars(table).get("get_interface")
+    table.get_interface = find
     try:
         yield
     finally:
-        del table.get_interface
+        if before is None:
+            del table.get_interface
+        else:
+            table.get_interface = before

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from attnflow.errors import check_count, check_finite
-from attnflow.models.attention import attention_statistics, watching
+from attnflow.models.attention import attention_statistics, finding, watching
 
 
 @contextmanager
@@ -53,12 +53,8 @@ def scaled(model: Any, factors: Any) -> Iterator[Any]:
 
         return wrapped
 
-    wrapping = lambda name, default: wrap(find(name, default))
-    setattr(ALL_ATTENTION_FUNCTIONS, "get_interface", wrapping)  # noqa: B010
-    try:
+    with finding(lambda name, default: wrap(find(name, default))):
         yield model
-    finally:
-        setattr(ALL_ATTENTION_FUNCTIONS, "get_interface", find)  # noqa: B010
 
 
 @dataclass(frozen=True)
