@@ -11,7 +11,7 @@ from attnflow.errors import check_between, check_finite
 from attnflow.models import hidden_states
 from attnflow.models.attention import attention_statistics, watching
 from attnflow.models.hidden_states import Block, check_states, passing, scheme
-from attnflow.models.tokens import EDGES, random_rank, token_statistics
+from attnflow.models.tokens import EDGES, TINY, gap_, random_rank, token_statistics
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +94,7 @@ def probe(
             rows.append(token_statistics(x[name], beta=level["beta"] or 1.0, full=full))
             if states:
                 kept.append(x[name].double().cpu().numpy())
-        moves.append(_moves(x))
+        moves.append(_moves(x, (rows[-2]["gap"], rows[-1]["gap"])))
 
     with torch.no_grad(), passing(parts, see_states):
         if heads and hasattr(getattr(model, "config", None), "_attn_implementation"):
@@ -218,38 +218,28 @@ def _head_numbers(found: dict[str, Any]) -> dict[str, np.ndarray]:
     }
 
 
-def _moves(x: dict[str, Any]) -> dict[str, float]:
-    """How a block turns its tokens, and which part of it draws them together."""
+def _moves(x: dict[str, Any], gaps: tuple[float, float]) -> dict[str, float]:
+    """How a block turns its tokens, and which part of it draws them together; `gaps` at its entry and its end."""
     import torch
 
-    x = {name: value.to(torch.float64) for name, value in x.items()}
-    before, after = x["before"], x["after"]
-    path = {"before": _log_gap(before)}
-    middle = before + x["attention"]
-    path["attention"] = _log_gap(middle)
-    entry = x.get("between", middle)
-    path["attention_norm"] = _log_gap(entry)
-    path["mlp"] = _log_gap(entry + x["mlp"]) if "mlp" in x else path["attention_norm"]
-    path["mlp_norm"] = _log_gap(after)
-    order = ("before", *STEPS)
-    steps = {b: path[b] - path[a] for a, b in pairwise(order)}
-    theta = _unit(before)
-    pull = x["attention"] - (x["attention"] * theta).sum(dim=1, keepdim=True) * theta
-    angle = torch.arccos((theta * _unit(middle)).sum(dim=1).clamp(-1, 1))
-    return steps | {
-        "influence": 1 - float((theta * _unit(after)).sum(dim=1).mean()),
+    exact = lambda name: x[name].to(torch.float64, copy=True)
+    before, step, after = exact("before"), exact("attention"), exact("after")
+    radius = before.norm(dim=1).clamp_min(TINY)
+    along = torch.linalg.vecdot(before, step) / radius
+    across = (step.norm(dim=1) ** 2 - along**2).clamp_min(0).sqrt()
+    angle = torch.atan2(across, radius + along)
+    kept = torch.linalg.vecdot(before, after) / (radius * after.norm(dim=1).clamp_min(TINY))
+
+    # what is no longer needed is written over: fresh memory costs more than these sums
+    middle = before.add_(step)
+    entry = step.copy_(x["between"]) if "between" in x else middle
+    ended = torch.add(entry, x["mlp"], out=after) if "mlp" in x else None
+    path = {"before": gaps[0], "attention": gap_(middle), "mlp_norm": gaps[1]}
+    path["attention_norm"] = gap_(entry) if entry is not middle else path["attention"]
+    path["mlp"] = path["attention_norm"] if ended is None else gap_(ended)
+    levels = [float(np.log(max(path[name], TINY))) for name in ("before", *STEPS)]
+    return {name: b - a for name, (a, b) in zip(STEPS, pairwise(levels), strict=True)} | {
+        "influence": 1 - float(kept.mean()),
         "turn": float(angle.mean()),
-        "speed_factor": float((pull.norm(dim=1) / angle.clamp_min(1e-12)).median()),
+        "speed_factor": float((across / angle.clamp_min(1e-12)).median()),
     }
-
-
-def _unit(x: Any) -> Any:
-    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-300)
-
-
-def _log_gap(x: Any) -> float:
-    """Logarithm of 1 - rho."""
-    theta = _unit(x)
-    return float(
-        ((theta - theta.mean(dim=0)) ** 2).sum().div(max(len(x) - 1, 1)).clamp_min(1e-300).log()
-    )

@@ -16,6 +16,7 @@ SINK_NORM = 5.0
 MASSIVE = 100.0
 """Mean square beyond which a dimension counts as massive, in medians over dimensions."""
 BLOCK = 2**22
+TINY = 1e-300
 
 
 def token_statistics(x: torch.Tensor, *, beta: float = 1.0, full: bool = True) -> dict[str, Any]:
@@ -43,15 +44,16 @@ def token_statistics(x: torch.Tensor, *, beta: float = 1.0, full: bool = True) -
 
     dtype, x = x.dtype, x.detach().to(torch.float64)
     radius = x.norm(dim=1)
-    theta = x / radius.clamp_min(1e-300)[:, None]
-    centred = theta - theta.mean(dim=0)
+    theta = x / radius.clamp_min(TINY)[:, None]
+    middle = theta.mean(dim=0)
+    centred = theta - middle
     cheap = {
         "n": len(x),
         "d": x.shape[1],
         "mean_cosine": mean_cosine(theta),
-        "centred_cosine": mean_cosine(_directions(centred)),
-        "hemisphere": float((theta @ _directions(theta.mean(dim=0)[None])[0]).min()),
-        "gap": float((centred**2).sum() / max(len(x) - 1, 1)),
+        "centred_cosine": mean_cosine(centred),
+        "hemisphere": float((theta @ middle).min() / middle.norm().clamp_min(TINY)),
+        "gap": float(centred.norm() ** 2 / max(len(x) - 1, 1)),
         "floor": float(torch.finfo(dtype).eps) ** 2 / 6,
         "radius": float(radius.mean()),
         "radius_spread": float(radius.std(correction=0)),
@@ -64,7 +66,7 @@ def token_statistics(x: torch.Tensor, *, beta: float = 1.0, full: bool = True) -
     return (
         cheap
         | {
-            "masked_cosine": mean_cosine(_directions(x[~sinks][:, ~massive])),
+            "masked_cosine": mean_cosine(x[~sinks][:, ~massive]),
             "sinks": int(sinks.sum()),
             "massive": int(massive.sum()),
             "effective_rank": effective_rank(theta),
@@ -75,13 +77,20 @@ def token_statistics(x: torch.Tensor, *, beta: float = 1.0, full: bool = True) -
     )
 
 
-def mean_cosine(theta: torch.Tensor) -> float:
-    """Mean cosine of pairs i != j of unit tokens."""
-    n = len(theta)
+def mean_cosine(x: torch.Tensor) -> float:
+    """Mean cosine of pairs i != j of tokens; a token at the origin has cosine 0."""
+    n, radius = len(x), x.norm(dim=1)
     if n < 2:
         return float("nan")
-    total = theta.sum(dim=0)
-    return float((total @ total - (theta * theta).sum()) / (n * (n - 1)))
+    total = radius.clamp_min(TINY).reciprocal() @ x
+    return float((total @ total - (radius > TINY).sum()) / (n * (n - 1)))
+
+
+def gap_(x: torch.Tensor) -> float:
+    """1 - mean cosine of pairs, from the spread of directions about their mean; x is written over."""
+    x /= x.norm(dim=1, keepdim=True).clamp_min(TINY)
+    x -= x.mean(dim=0)
+    return float(x.norm() ** 2 / max(len(x) - 1, 1))
 
 
 def effective_rank(x: torch.Tensor, *, power: int = 1) -> float:
@@ -102,7 +111,7 @@ def random_rank(n: int, d: int) -> float:
 
 
 def _directions(x: torch.Tensor) -> torch.Tensor:
-    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    return x / x.norm(dim=1, keepdim=True).clamp_min(TINY)
 
 
 def _pairs(theta: torch.Tensor, beta: float) -> dict[str, Any]:
