@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import attnflow as af
 from attnflow.experiments import scale
 from attnflow.experiments.scale import Config, advise, sizes
 
@@ -42,6 +43,31 @@ def equiangular_model(n, *, rho, lead, width=512):
             part.weight.copy_(rotation * (beta / width**0.5) ** 0.5)
         attention.value.weight.copy_(torch.linalg.qr(torch.randn(width, width))[0])
     return model
+
+
+def test_factors_come_on_top_of_the_rule_of_the_model_itself():
+    from transformers import Ministral3Config, Ministral3Model
+
+    torch.manual_seed(0)
+    slope, length = 0.5, 16
+    rope = {"rope_type": "default", "rope_theta": 1e4, "llama_4_scaling_beta": slope,
+            "original_max_position_embeddings": length}  # fmt: skip
+    model = Ministral3Model(
+        Ministral3Config(
+            vocab_size=100, hidden_size=32, intermediate_size=32, num_hidden_layers=2, head_dim=16,
+            num_attention_heads=2, num_key_value_heads=2, rope_parameters=rope,
+        )
+    ).eval()  # fmt: skip
+    data = advise(model, torch.arange(32)[None], [32, 128], n0=32)
+    brought = (1 + slope * np.log(1 + 127 // length)) / (1 + slope * np.log(1 + 31 // length))
+    np.testing.assert_allclose(data.own, [[1, 1], [brought, brought]], rtol=1e-14)
+    kept = af.theory.logit_rules.keep_cosine(
+        128, n0=32, lead=data.lead.values, rho=np.clip(data.rho.values, 0, 1)
+    )
+    np.testing.assert_allclose(data.factor.sel(law="fixed", length=128) * brought, kept, rtol=1e-9)
+    text = scale.summary(data)
+    assert "its own" in text
+    assert "applies: llama4: logits times 1 + 0.5 log" in text
 
 
 @pytest.mark.parametrize("rho", [0.2, 0.5])

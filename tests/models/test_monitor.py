@@ -277,6 +277,34 @@ def test_gpt2_and_the_trainer_callback():
     np.testing.assert_allclose(history["radius"][0, :2], expected[:, 2], rtol=0.2)
 
 
+def test_a_trainer_calls_it_and_training_stays_the_same(tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
+
+    texts = [{"input_ids": torch.arange(k, k + N) % 50} for k in range(24)]
+    texts = [text | {"labels": text["input_ids"]} for text in texts]
+
+    def train(*callbacks):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 50, "n_positions": N, "n_embd": D, "n_layer": 2, "n_head": 2}
+        model = GPT2LMHeadModel(GPT2Config(**sizes))
+        settings = TrainingArguments(
+            str(tmp_path), per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=6,
+            use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", seed=0, logging_strategy="no",
+            dataloader_pin_memory=False,
+        )  # fmt: skip
+        Trainer(model, settings, train_dataset=texts, callbacks=list(callbacks)).train()
+        return model
+
+    told = []
+    one = callback(lambda values, step: told.append((step, values)), every=3)
+    watched, alone = train(one), train()
+    assert [step for step, _ in told] == [0, 3]
+    assert one.monitor.history["rho"].shape == (2, 3)
+    assert told[1][1]["rho/2"] == one.monitor.history["rho"][1, 2]
+    for a, b in zip(watched.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_import_is_lazy_and_what_is_missing_is_said():
     code = (
         "import sys, attnflow, attnflow.models; assert 'torch' not in sys.modules; "

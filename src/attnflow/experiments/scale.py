@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -121,7 +122,8 @@ def advise(
     $\gamma = \frac{\lambda}{(1-\rho)\log n}$ and the output cosine $C_n$ (`theory.long_context.output_cosine`),
     exact for values of equal lengths and cosines and keys that are all heard as much. Factors are
     `theory.logit_rules.keep_cosine`, over the lead at that length: either it stays, or it grows by
-    $\log n$ times its slope from n0/2 to n0, if that is positive.
+    $\log n$ times its slope from n0/2 to n0, if that is positive; and it follows the rule that the model itself
+    applies, if any (`models.own_factors`).
 
     Args:
         model: Model of transformers, in evaluation mode.
@@ -133,16 +135,17 @@ def advise(
     Returns:
         Of every head (layer, head) at n0: `participation`, `std_logit`, `rho`, `sink`, `lead`, `gamma`, `slope`,
         `cosine`, `measured`. At each length: `cosine_at` without scaling and `factor` (law, length, layer, head),
-        `one_factor` (length), which keeps the mean cosine of all heads under the growing lead, `rules`
-        (rule, length); curves of them over `curve_length`. If applied, `applied` and what was `expected`
-        (logits, length, layer, head), NaN where the text is too short.
+        `own` (length, layer), what the model's own rule brings over n0, `one_factor` (length), which keeps the
+        mean cosine of all heads under the growing lead, `rules` (rule, length); curves of them over
+        `curve_length`. If applied, `applied` and what was `expected` (logits, length, layer, head), NaN where
+        the text is too short.
 
     Raises:
         ValueError: If the text or n0 is too short.
     """
     import xarray as xr
 
-    from attnflow.models.scaling import measure_heads, output_cosines
+    from attnflow.models import measure_heads, output_cosines, own_factors, own_rules
 
     n0 = int(tokens.shape[-1]) if n0 is None else n0
     check_count(n0, "n0", 4)
@@ -154,7 +157,8 @@ def advise(
     half, now = (measure_heads(model, tokens[:, :n]) for n in (n0 // 2, n0))
     lead = lead_of(now, n0)
     slope = (lead - lead_of(half, n0 // 2)) / np.log(n0 / (n0 // 2))
-    heads = Heads(n0, lead, np.clip(now.rho, 0.0, 1 - 1e-9), np.maximum(slope, 0.0))
+    own = lambda n: (own_factors(model, n) / own_factors(model, n0))[:, None]
+    heads = Heads(n0, lead, np.clip(now.rho, 0.0, 1 - 1e-9), np.maximum(slope, 0.0), own)
     place = ("layer", "head")
     per_head = {
         "participation": now.participation, "std_logit": now.std_logit, "rho": now.rho, "sink": now.sink,
@@ -172,6 +176,7 @@ def advise(
         data[f"{prefix}rules"] = (("rule", axis), rules(where, n0))
     at = np.array([[heads.cosine(n, law) for n in lengths] for law in LAWS])
     data["cosine_at"] = (("law", "length", *place), at)
+    data["own"] = (("length", "layer"), np.array([own(n)[:, 0] for n in lengths]))
     if apply:
         shape = (len(LOGITS), len(lengths), *lead.shape)
         applied, expected = np.full(shape, np.nan), np.full(shape, np.nan)
@@ -200,6 +205,7 @@ def advise(
             "tokens": int(tokens.shape[-1]),
             "model": type(model).__name__,
             "causal": int(_is_causal(model)),
+            "own_rules": "; ".join(own_rules(model)),
         },
     )  # fmt: skip
 
@@ -212,11 +218,12 @@ class Heads:
     lead: np.ndarray
     rho: np.ndarray
     slope: np.ndarray
+    own: Callable[[int], np.ndarray] = lambda n: np.ones(1)
 
     def lead_at(self, n: int, law: str) -> np.ndarray:
-        """Lead at another length, at least a tenth of that at n0."""
+        """Lead at another length, at least a tenth of that at n0, times what the model's own rule brings."""
         grown = self.lead + (law == "growing") * self.slope * np.log(n / self.n0)
-        return np.maximum(grown, self.lead / 10)
+        return np.maximum(grown, self.lead / 10) * self.own(n)
 
     def cosine(self, n: int, law: str, factor: Any = 1.0) -> np.ndarray:
         """Output cosine at another length, logits times a factor."""

@@ -37,19 +37,32 @@ def tables(data: xr.Dataset) -> str:
         "Factor of the logits that keeps the cosine of outputs at its value at n0, mean over heads",
         f"{'n':>8}{'as n0':>9}{'lead grows':>12}{'one for all':>13}"
         + "".join(f"{rule:>10}" for rule in data.rule.values)
+        + (f"{'its own':>10}" if a["own_rules"] else "")
         + f"{'cosine left alone':>19}",
     ]
     for j, n in enumerate(data.length.values):
         fixed, growing = (float(data.factor.sel(law=law)[j].mean()) for law in data.law.values)
         published = "".join(f"{float(v):>10.3f}" for v in data.rules[:, j])
         alone = float(data.cosine_at.sel(law="growing")[j].mean())
+        own = f"{float(data.own[j].mean()):>10.3f}" if a["own_rules"] else ""
         lines.append(
-            f"{n:>8}{fixed:>9.3f}{growing:>12.3f}{float(data.one_factor[j]):>13.3f}{published}{alone:>19.3f}"
+            f"{n:>8}{fixed:>9.3f}{growing:>12.3f}{float(data.one_factor[j]):>13.3f}{published}{own}{alone:>19.3f}"
         )
     lines += [
         "",
         "as n0: a head's lead stays; lead grows: as it did from half of the text to all of it.",
+        f"The model itself applies: {a['own_rules'] or 'no rule of the length that is known here'}.",
     ]
+    if a["own_rules"]:
+        lines += [
+            "Factors come on top of its own rule, which the last column but one gives over n0."
+        ]
+    if (data.length < a["n0"]).any():
+        lines += [
+            f"Lengths below n0 = {a['n0']} are shorter texts: there the cosine at n0 is restored."
+        ]
+    if a["causal"]:
+        lines += ["Causal: rows count that see at least half of the keys."]
     if "applied" in data:
         lines += [*_applied(data)]
     return "\n".join(lines)

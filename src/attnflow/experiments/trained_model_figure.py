@@ -89,17 +89,11 @@ def _draw_rho(ax: Any, data: xr.Dataset) -> None:
     ax.set(
         xlabel="layer",
         ylabel=r"mean cosine $\rho$",
-        ylim=(min(-0.05, float(data.mean_cosine.min()) - 0.05), 1.02),
+        ylim=(min(-0.05, float(data.mean_cosine.min()) - 0.05), 1.45),
+        yticks=np.linspace(0, 1, 6),
     )
     ax.set_title("Do tokens gather?")
-    ax.legend(
-        fontsize=7.5,
-        loc="upper left",
-        frameon=True,
-        facecolor="white",
-        framealpha=0.85,
-        edgecolor="none",
-    )
+    ax.legend(fontsize=7.5, loc="upper left", ncols=2)
 
 
 def _draw_rank(ax: Any, data: xr.Dataset) -> None:

@@ -10,6 +10,7 @@ _HOMES = {
     "hidden_states": ("Block", "blocks", "passing", "read_states", "scheme"),
     "loading": ("load",),
     "probing": ("probe", "probe_states"),
+    "context_rules": ("own_factors", "own_rules"),
     "scaling": ("HeadMeasurement", "measure_heads", "output_cosines", "scaled"),
     "projections": ("LayerHeads", "heads"),
     "tokens": ("token_statistics",),
