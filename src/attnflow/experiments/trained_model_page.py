@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+.wide { overflow-x: auto }
 td, th { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }
 img { max-width: 100%; background: #fff }
 li { list-style: none }
@@ -58,7 +59,7 @@ def page(data: xr.Dataset, figure: Figure) -> str:
 <h2>What theory assumes</h2><ul>{holds}{fails}</ul>
 <p>Every curve of theory below is to be read with what fails in mind.</p>
 <img alt="cosines, ranks, heads and phase diagram by layer" src="data:image/png;base64,{encoded}">
-<h2>By layer</h2><table><tr><th>layer</th>{head}</tr>{rows}</table>
+<h2>By layer</h2><div class="wide"><table><tr><th>layer</th>{head}</tr>{rows}</table></div>
 <p>ρ: mean cosine over pairs i ≠ j. Centred: after the mean direction is taken off. Masked: without tokens longer than
 five medians and dimensions of a hundred times the median power. Effective rank: {a["random_rank"]:.1f} for Gaussian
 tokens of this shape. Clusters: groups linked by distances below half a kernel width at β = {a["beta"]:.3g}.</p>

@@ -42,6 +42,7 @@ def cosine_histograms(
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.set(xlabel="pairwise cosine", xlim=(edges[0], edges[-1]), ylim=(-0.06, len(chosen)))
+    ax.locator_params(axis="x", nbins=5)
     ax.set_ylabel("density, each row to its own peak", color="#555555", fontsize=9)
     return ax
 
