@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test browser lint bench clean
 
 demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a design, and the staircase.
 	$(BIN)/attnflow run simulate --tokens digits
@@ -13,6 +13,9 @@ demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a desig
 
 test: $(VENV)/.dev  ## Run the whole test suite, a file at a time on each of two cores.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+browser:  ## Debian's Chromium, for the tests of pages, which are skipped without one.
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; }
 
 lint: $(VENV)/.dev  ## Style, types and import contracts.
 	$(BIN)/ruff check .
