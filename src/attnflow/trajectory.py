@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -59,3 +61,48 @@ class Trajectory(eqx.Module):
             k: v if isinstance(v, str) else int(v) for k, v in self.stats.items() if np.ndim(v) == 0
         }
         return xr.Dataset(data, {"time": np.asarray(self.ts)}, attrs=stats)
+
+    def to_html(
+        self,
+        path: Path | str,
+        *,
+        color: Any = None,
+        names: Sequence[str] | None = None,
+        title: str = "",
+        force: bool = False,
+        max_tokens: int = 20_000,
+        max_frames: int = 200,
+    ) -> Path:
+        """Write one HTML page to play with, which opens from disk: tokens over time, clusters, cosines, observables.
+
+        Tokens are shown as directions, for d > 3 on three principal axes of all frames. The page states the error of
+        its rounded coordinates, and what was left out.
+
+        Args:
+            path: File to write.
+            color: A number or word per token, shape (n,), or per save and token, shape (t, n).
+            names: A text per token.
+            title: First line of the page.
+            force: Whether to replace a file that is there.
+            max_tokens: Tokens beyond which some are drawn at random.
+            max_frames: Frames beyond which some are left out, evenly in log-time.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If the run kept no states, or an argument does not fit it.
+            FileExistsError: If there is a file and `force` is not set.
+        """
+        from attnflow.view import check_page, html, scene_of_trajectory, write
+
+        check_page(path, force=force)
+        scene = scene_of_trajectory(
+            self,
+            color=color,
+            names=names,
+            title=title,
+            max_tokens=max_tokens,
+            max_frames=max_frames,
+        )
+        return write(html(scene), path, force=force)

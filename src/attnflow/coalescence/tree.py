@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -249,6 +251,26 @@ class MergeTree:
                 **self.stats,
             },
         )
+
+    def to_html(
+        self,
+        path: Path | str,
+        *,
+        color: Any = None,
+        names: Sequence[str] | None = None,
+        title: str = "",
+        force: bool = False,
+        max_frames: int = 200,
+    ) -> Path:
+        """Write one HTML page to play with: tokens along log-time, the tree of merges, the energy staircase.
+
+        The arguments are those of `Trajectory.to_html`. Each frame is one call of `at`.
+        """
+        from attnflow.view import check_page, html, scene_of_tree, thinned, write
+
+        check_page(path, force=force)
+        scene = scene_of_tree(self, color=color, names=names, title=title, max_frames=max_frames)
+        return write(html(thinned(scene, max_frames=max_frames)), path, force=force)
 
 
 def _tops(pairs: np.ndarray, n: int, stop: np.ndarray | None = None) -> np.ndarray:

@@ -9,6 +9,7 @@ COMMANDS = {
     "run": "run an experiment, keep its numbers, draw its figure",
     "list": "runs that were kept",
     "show": "one run: its settings, its table, where its figure is",
+    "view": "one page to play with: tokens over time, clusters, energy, merges",
     "verify": "every claim: predicted, observed, error, tolerance, verdict",
     "probe": "a trained model on a text: cosines, ranks, heads by layer, a page",
     "compare": "two models on one text",

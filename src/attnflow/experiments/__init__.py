@@ -25,6 +25,9 @@ EXPERIMENTS = {
 }
 """Name and one line of every experiment; the module has the name with `_` for `-`."""
 
+VIEWED = ("simulate", "staircase", "trained-model")
+"""Experiments whose runs have a page: those with `scene(data)`."""
+
 
 def load(name: str) -> ModuleType:
     """Module of an experiment."""

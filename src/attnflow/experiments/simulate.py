@@ -17,6 +17,8 @@ from attnflow.experiments.simulate_run import integrate
 if TYPE_CHECKING:
     import xarray as xr
 
+    from attnflow.view import Scene
+
 SPREADS = True
 """Several processes can share the tokens."""
 HISTOGRAM_TOKENS, SAMPLE = 2048, 1024
@@ -191,6 +193,13 @@ def draw(data: xr.Dataset):
     from attnflow.experiments.simulate_figure import figure
 
     return figure(data)
+
+
+def scene(data: xr.Dataset) -> Scene | None:
+    """Tokens over time with clusters, cosine and energy; None for a run that kept no tokens."""
+    from attnflow.experiments.simulate_scene import scene
+
+    return scene(data)
 
 
 def summary(data: xr.Dataset) -> str:

@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+    from attnflow.view import Scene
+
 STEPS = 4000
 MOMENTS = 5
 LOG10_2 = float(np.log10(2))
+ENDS = {"collapsed": "one cluster", "stationary": "a stationary state"}
+FRAME_NAMES = {"log10_times": "log10_time", "tokens": "tokens", "labels": "labels"}
 SETTLED = 0.5
 """Decades a plateau must last for the greedy prediction to start from it."""
 
@@ -55,7 +59,8 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     Returns:
         `energy` and `clusters` (step), with log10 times; merge times and the linkage (merge); the
         energy after each merge beside the sum of squared weights it tends to for large beta
-        (stretch); tokens and labels at the start and on the longest plateaus (moment). From the
+        (stretch); tokens and labels at the start and on the longest plateaus (moment), and for the
+        page at up to 200 moments (frame). From the
         first plateau of half a decade on, the greedy rule predicts all that follows from where the
         clusters stand then: `predicted_log10_time` and `predicted_energy` (predicted), beside
         `same_pair`, whether the run merged the same two clusters.
@@ -67,6 +72,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     import xarray as xr
 
     from attnflow.errors import check_choice, check_count
+    from attnflow.view.merges import frames_of
 
     check_count(config.n, "n", low=2)
     check_count(config.d, "d", low=2)
@@ -85,6 +91,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     moments = [tree.at(log10_t=t) for t in middles]
     labels = np.stack([np.arange(config.n), *(moment.labels for moment in moments)])
     tokens = np.stack([x0, *(moment.x[moment.labels] for moment in moments)])
+    frames = frames_of(tree)
     return xr.Dataset(
         {
             "energy": ("step", tree.history.energies[thin], {"long_name": "scaled energy"}),
@@ -97,6 +104,9 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
             "tokens": (("moment", "token", "axis"), tokens),
             "labels": (("moment", "token"), labels),
             "moment_log10_time": ("moment", np.array([-np.inf, *middles])),
+            "frame_log10_time": ("frame", frames["log10_times"]),
+            "frame_tokens": (("frame", "token", "axis"), frames["tokens"]),
+            "frame_labels": (("frame", "token"), frames["labels"]),
             **{name: ("predicted", values) for name, values in predicted.items()},
         },
         attrs={
@@ -137,13 +147,33 @@ def draw(data: xr.Dataset) -> Figure:
             axes=[axes[name] for name in moments],
         )
         plot.dendrogram(data.linkage.values, ax=axes["tree"])
-        end = {"collapsed": "one cluster", "stationary": "a stationary state"}
         figure.suptitle(
-            f"{data.attrs['n']} tokens, d = {data.attrs['d']}, β = {data.attrs['beta']:g}, "
-            f"{data.attrs['model'].upper()}: to {end[data.attrs['status']]} "
+            f"{_title(data)}: to {ENDS[data.attrs['status']]} "
             rf"at $t = 10^{{{data.attrs['log10_t_end']:.1f}}}$"
         )
     return figure
+
+
+def scene(data: xr.Dataset) -> Scene | None:
+    """Tokens along log-time, the tree of merges and the staircase; None for a run that kept no frames."""
+    from attnflow.view.merges import scene_of_merges
+
+    if "frame_tokens" not in data:
+        return None
+    return scene_of_merges(
+        {name: data[f"frame_{key}"].values for name, key in FRAME_NAMES.items()},
+        data.linkage.values[:, :2].astype(int),
+        data.merge_log10_time.values,
+        data.energy_after.values,
+        steps={
+            "log10_times": data.step_log10_time.values,
+            "energies": data.energy.values,
+            "clusters": data.clusters.values,
+        },
+        predicted={"log10_times": data.predicted_log10_time.values, "energies": _levels(data)},
+        title=f"Staircase: {_title(data)}",
+        subtitle=f"to {ENDS[data.attrs['status']]} at t = 10^{data.attrs['log10_t_end']:.1f}",
+    )
 
 
 def summary(data: xr.Dataset) -> str:
@@ -182,6 +212,11 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
         "squared_weights": data.squared_weights.values.tolist(),
         **{name: data[name].values.tolist() for name in names},
     }
+
+
+def _title(data: xr.Dataset) -> str:
+    a = data.attrs
+    return f"{a['n']} tokens, d = {a['d']}, β = {a['beta']:g}, {a['model'].upper()}"
 
 
 def _squared_weights(tree: af.MergeTree) -> np.ndarray:

@@ -12,11 +12,12 @@ import numpy as np
 import attnflow as af
 from attnflow.experiments.trained_model_figure import draw
 from attnflow.experiments.trained_model_page import page
+from attnflow.experiments.trained_model_scene import kept_states, scene
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Config", "draw", "failures", "numbers", "page", "resolve", "run", "summary"]
+__all__ = ["Config", "draw", "failures", "numbers", "page", "resolve", "run", "scene", "summary"]
 
 CONTROLS = ("shuffled", "repeated", "random-init")
 CONDITION = re.compile(r"(\w+)\s*([<>])\s*([-+.\deE]+)\s*@\s*(last|any|\d+)")
@@ -68,7 +69,8 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
         checkpoint: Not used.
 
     Returns:
-        What `models.probe` says, `control_cosine` and `control_rank` (control, layer), and theory as above.
+        What `models.probe` says, what `trained_model_scene.kept_states` keeps of the states, `control_cosine` and
+        `control_rank` (control, layer), and theory as above.
         Attributes `holds` and `fails`: hypotheses of the theorems, in words, with the numbers.
 
     Raises:
@@ -80,7 +82,9 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
 
     check_count(config.tokens, "tokens", low=2)
     if Path(config.model).suffix in (".npz", ".safetensors"):
-        data = probe_states(read_states(config.model))
+        states = read_states(config.model)
+        data = probe_states(states)
+        data = data.assign(kept_states(np.stack(states).astype(float), (), data.attrs["beta"]))
     else:
         data = _probe(config)
     data = data.assign(_theory(data))
@@ -112,7 +116,10 @@ def _probe(config: Config) -> xr.Dataset:
     cut = {"truncation": True, "max_length": min(config.tokens, longest)}
     inputs = tokenizer(_text(config), return_tensors="pt", **cut)
     inputs = {name: inputs[name] for name in inputs if name != "token_type_ids"}
-    data = probe(model, inputs)
+    data = probe(model, inputs, states=True)
+    words = [tokenizer.decode([i]).strip() or repr(i) for i in inputs["input_ids"][0].tolist()]
+    kept = kept_states(data.tokens.values, words, data.attrs["beta"])
+    data = data.drop_vars("tokens").assign(kept)
     table = weight_table(model)
     if table.sizes["layer"] == data.sizes["block"]:
         share = table.symmetric.sel(matrix="scores").values
@@ -314,7 +321,7 @@ def summary(data: xr.Dataset) -> str:
 
 def numbers(data: xr.Dataset) -> dict[str, Any]:
     """Every series over layers, blocks and heads, as plain JSON values."""
-    skipped = ("histogram", "tokens")
+    skipped = ("histogram", "positions", "token_labels", "token_radius", "word")
     found = {str(name): _plain(data[name].values) for name in data.data_vars if name not in skipped}
     return found | {
         name: data.attrs[name]
