@@ -17,8 +17,8 @@ figure = anneal.draw(data)
 
 # %%
 # To the left of the threshold :math:`\kappa_c(\beta)`, at which the uniform density loses
-# stability, tokens stay spread. The last column is the run without noise. Where :math:`\beta` is
-# large and noise weak but not absent, look whether the time in brackets is below that of the last
-# column: noise frees tokens from plateaus. Three starts only.
+# stability, tokens stay spread. The last column is the run without noise. For the larger
+# :math:`\beta` it never collapses in this time, and some of the noisy runs do: noise frees tokens
+# from plateaus. Three starts only.
 
 print(anneal.summary(data))

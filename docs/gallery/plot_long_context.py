@@ -30,7 +30,7 @@ figure = long_context.draw(data)
 # %%
 # The planes are the exact output cosine :math:`C_n(\rho, \gamma)` at finite :math:`n`, with the
 # limit's jump as a line; dots are real layers on equal cosines. Random tokens need not have equal
-# cosines, and stand beside both predictions. Above :math:`\gamma_c` a stack of layers drifts
-# slowly and escapes late: the last panel.
+# cosines, and stand beside both predictions. Above :math:`\gamma_c` a stack of layers drifts, and
+# escapes the later the larger :math:`n` and :math:`\gamma`.
 
 print(long_context.summary(data))

@@ -13,13 +13,13 @@ from attnflow.experiments import normalization
 
 jax.config.update("jax_enable_x64", True)
 
-data = normalization.run(normalization.Config(n=64, d=128, seeds=4, depth=8, t_max=6.0))
+data = normalization.run(normalization.Config(n=64, d=64, seeds=3, depth=6, t_max=6.0))
 figure = normalization.draw(data)
 
 # %%
 # Three settings, theory dashed with nothing fitted: :math:`Q = K = V = I`; one random :math:`Q,
 # K, V` for all depth; real layers with fresh weights. The last panel is the law of collapse,
-# exponential or algebraic. 64 tokens in 128 dimensions are fewer than in the defaults (256 in
+# exponential or algebraic. 64 tokens in 64 dimensions are fewer than in the defaults (256 in
 # 512), and theory for many tokens is further off for it.
 
 print(normalization.summary(data))
