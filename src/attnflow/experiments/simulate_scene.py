@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +26,7 @@ def scene(data: xr.Dataset) -> Scene | None:
     a, times = data.attrs, data.time.values
     saves = data.state_save.values if "state_save" in data else np.arange(len(times))
     whole = clock_of(times)
-    clock = replace(whole, values=whole.values[saves], zero=whole.zero and saves[0] == 0)
+    clock = whole.only(saves)
     x = whole.values
     n, pairs = data.sizes["token"], data.histogram.values[saves].astype(float)
     shares = pairs / np.maximum(pairs.sum(axis=1, keepdims=True), 1)

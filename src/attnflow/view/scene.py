@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -38,6 +38,15 @@ class Clock:
         with np.errstate(divide="ignore"):
             return np.maximum(np.log10(np.asarray(ts, float)), self.values[0])
 
+    def only(self, frames: np.ndarray) -> Clock:
+        """Clock of some of the frames."""
+        return replace(
+            self,
+            values=self.values[frames],
+            zero=bool(self.zero and frames[0] == 0),
+            ticks=tuple(self.ticks[k] for k in frames) if self.ticks else (),
+        )
+
 
 def clock_of(ts: np.ndarray) -> Clock:
     """Clock of save times: linear if they are evenly spaced, else logarithmic.
@@ -50,9 +59,9 @@ def clock_of(ts: np.ndarray) -> Clock:
         return Clock(ts, zero=bool(ts[0] == 0))
     with np.errstate(divide="ignore"):
         values = np.log10(ts)
-    if zero := ts[0] == 0:
+    if zero := bool(ts[0] == 0):
         values[0] = 2 * values[1] - values[2]
-    return Clock(values, log=True, zero=bool(zero), label="log10 t")
+    return Clock(values, log=True, zero=zero, label="log10 t")
 
 
 def layer_clock(layers: int) -> Clock:

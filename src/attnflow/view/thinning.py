@@ -60,12 +60,7 @@ def thinned(scene: Scene, max_tokens: int = 20_000, max_frames: int = 200) -> Sc
     return replace(
         scene,
         positions=scene.positions[np.ix_(when, some)],
-        clock=replace(
-            clock,
-            values=clock.values[when],
-            zero=clock.zero and when[0] == 0,
-            ticks=tuple(clock.ticks[k] for k in when) if clock.ticks else (),
-        ),
+        clock=clock.only(when),
         tokens=total,
         index=index[some],
         mass=None if scene.mass is None else pick(scene.mass),

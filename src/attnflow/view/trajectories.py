@@ -64,7 +64,7 @@ def scene_of_trajectory(
         values = np.asarray(column.values)
         column = replace(column, values=values[picked] if values.ndim == 2 else values[some])
     scene = scene_of_states(
-        replace(clock, values=clock.values[when], zero=clock.zero and when[0] == 0),
+        clock.only(when),
         xs[picked],
         title=title or f"{n} tokens, d = {d}",
         subtitle="" if traj.kernel_sum is None else f"kernel sum {traj.kernel_sum}",
