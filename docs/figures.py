@@ -14,7 +14,7 @@ def keep_figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str,
     for value in block_vars["example_globals"].values():
         if isinstance(value, Figure) and not getattr(value, "kept", False):
             path = next(block_vars["image_path_iterator"])
-            value.savefig(path, dpi=120)
+            value.savefig(path, dpi=120, bbox_inches="tight")
             value.kept = True  # pyright: ignore[reportAttributeAccessIssue]
             images.append(path)
     return figure_rst(images, gallery_conf["src_dir"])

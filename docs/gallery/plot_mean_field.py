@@ -19,8 +19,8 @@ data = mean_field.run(
 figure = mean_field.draw(data)
 
 # %%
-# Left are the errors over :math:`n` in Wasserstein distance and in Fourier modes. The density
-# itself then starts almost uniform, with random modes of height :math:`10^{-6}`; these grow at
+# Right are the errors over :math:`n` in Wasserstein distance and in Fourier modes. Left the
+# density itself starts almost uniform, with random modes of height :math:`10^{-6}`; these grow at
 # their linear rates until clusters stand. The defaults of the experiment go to a million tokens
 # and add the sphere; this is a small run.
 

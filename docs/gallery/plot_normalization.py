@@ -20,6 +20,7 @@ figure = normalization.draw(data)
 # Three settings, theory dashed with nothing fitted: :math:`Q = K = V = I`; one random :math:`Q,
 # K, V` for all depth; real layers with fresh weights. The last panel is the law of collapse,
 # exponential or algebraic. 64 tokens in 64 dimensions are fewer than in the defaults (256 in
-# 512), and theory for many tokens is further off for it.
+# 512), and theory for many tokens is further off: under fresh weights the order of two schemes is
+# not the predicted one (last line of the second table).
 
 print(normalization.summary(data))
