@@ -37,8 +37,8 @@ exclude_patterns += EXECUTED if FAST else []
 templates_path = ["_templates"]
 nitpicky = True
 # Types of other packages have no page here, and shapes such as "n d" are no names.
-nitpick_ignore_regex = [("py:(class|data|obj|exc)", ".*")]
-suppress_warnings = ["config.cache", *(["toc.excluded"] if FAST else [])]
+nitpick_ignore_regex = [("py:(class|data|exc)", ".*"), ("py:obj", r"(?!attnflow\.).*")]
+suppress_warnings = ["config.cache", *(["toc.excluded", "myst-nb.lexer"] if FAST else [])]
 
 myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -48,6 +48,7 @@ nb_execution_timeout = 240
 nb_execution_show_tb = True
 nb_merge_streams = True
 
+evidence_run = not FAST
 autosummary_generate = True
 autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"
@@ -73,7 +74,8 @@ sphinx_gallery_conf = {
 # Formulas need no network: the one file of MathJax that has its fonts in it is copied beside the pages.
 MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax"  # pyright: ignore
 mathjax_path = "tex-svg-full.js"
-html_static_path = [str(MATHJAX / mathjax_path)]
+html_css_files = ["attnflow.css"]
+html_static_path = ["_static", str(MATHJAX / mathjax_path)]
 html_theme = "furo"
 html_title = f"attnflow {release}"
 html_copy_source = False

@@ -66,7 +66,16 @@ def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) 
     """Keep public data without a docstring; leave out the getters of named tuples."""
     if type(obj).__name__ == "_tuplegetter":
         return True
+    page = app.env.docname.rpartition("/")[2]
+    if what == "module" and page in documented_modules() and at_home_elsewhere(obj, page):
+        return True
     return False if what == "module" and name in DATA else None
+
+
+def at_home_elsewhere(obj: Any, module: str) -> bool:
+    """Whether another page documents an object: each name has one."""
+    home = getattr(obj, "__module__", None)
+    return home != module and home in documented_modules() and not inspect.ismodule(obj)
 
 
 class Links:
@@ -118,12 +127,14 @@ def public() -> dict[str, str]:
         module = importlib.import_module(name)
         found[name] = name
         for member in public_names(module):
-            key = identity(getattr(module, member))
-            if key is not None:
+            obj = getattr(module, member)
+            key = identity(obj)
+            if key is not None and not at_home_elsewhere(obj, name):
                 found.setdefault(key, f"{name}.{member}")
     return found
 
 
+@cache
 def documented_modules() -> list[str]:
     """Modules listed on the page of the reference."""
     from pathlib import Path

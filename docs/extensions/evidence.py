@@ -7,7 +7,8 @@ In a page of theory::
     :::
 
 names an equation of the page, the functions that compute it, and claims whose two sides are simulated;
-claims that have one of the functions as their oracle are found. `{claims}` writes every claim out.
+claims that have one of the functions as their oracle are found. `{claims}` writes every claim out,
+`{verdicts}` checks those it names.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ class Row:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Both directives, and the check that no claim was left out."""
+    """The directives, and the check that no claim was left out."""
     app.add_directive("evidence", Evidence)
     app.add_directive("claims", Claims)
+    app.add_directive("verdicts", Verdicts)
+    app.add_config_value("evidence_run", True, "env", bool)
     app.connect("env-check-consistency", check_claims)
     app.connect("env-purge-doc", lambda app, env, name: _shown(env).pop(name, None))
     return {"parallel_read_safe": False}
@@ -67,7 +70,35 @@ class Evidence(SphinxDirective):
                 logger.warning("%s: %s", one.equation, problem, location=self.get_location())
         _shown(self.env)[self.env.docname] = {name for one in rows for name in one.claims}
         lines = ["| equation | function | tests that name it | claims |", "|---|---|---|---|"]
-        return self.parse_text_to_nodes("\n".join(lines + [_markdown(one) for one in rows]))
+        return _table(self, lines + [_markdown(one) for one in rows])
+
+
+class Verdicts(SphinxDirective):
+    """Claims, checked while the page is built: what is predicted and what was observed."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Markdown of the table; a claim that fails is a warning."""
+        from attnflow.claims import CLAIMS, evaluate
+
+        lines = ["| claim | predicted | observed | error | tolerance |", "|---|---|---|---|---|"]
+        for name in " ".join(self.content).split():
+            cells = ["–"] * 3
+            if self.config.evidence_run:
+                verdict = evaluate(CLAIMS[name])
+                if not verdict.passed:
+                    logger.warning(
+                        "claim `%s` fails: %s", name, verdict.reason, location=self.get_location()
+                    )
+                cells = [
+                    f"{verdict.predicted:.8g}",
+                    f"{verdict.observed:.8g}",
+                    f"{verdict.error:.1e}",
+                ]
+            cells.append(f"{CLAIMS[name].tolerance:.1e}")
+            lines.append(f"| [{name}](#claim-{name}) | {' | '.join(cells)} |")
+        return _table(self, lines)
 
 
 class Claims(SphinxDirective):
@@ -123,6 +154,14 @@ def check_claims(app: Any, env: Any) -> None:
     shown = set().union(*_shown(env).values())
     for name in sorted(set(CLAIMS) - shown) if shown else ():
         logger.warning("claim `%s` is on no page of theory", name)
+
+
+def _table(directive: SphinxDirective, lines: list[str]) -> list[nodes.Node]:
+    """Markdown of a table, parsed as part of the page."""
+    parsed = directive.parse_text_to_nodes("\n".join(lines))
+    for table in (table for node in parsed for table in node.findall(nodes.table)):
+        table["classes"].append("evidence")
+    return parsed
 
 
 def _shown(env: Any) -> dict[str, set[str]]:
