@@ -14,6 +14,7 @@ COMMANDS = {
     "probe": "a trained model on a text: cosines, ranks, heads by layer, a page",
     "compare": "two models on one text",
     "scale": "the logit scale of a trained model at longer contexts",
+    "doctor": "versions, devices, float64, optional parts, a self-test of a minute",
 }
 """Name and one line of every command; the module has the same name."""
 
