@@ -21,6 +21,7 @@ from attnflow.errors import (
     check_choice,
     check_count,
     check_finite,
+    check_shape,
 )
 from attnflow.kernels import dense
 from attnflow.mean_shift import ascend
@@ -177,6 +178,7 @@ class AttentionClustering(ClusterMixin, BaseEstimator):
     def _check(self, n: int) -> None:
         check_choice(self.metric, "metric", ("cosine", "euclidean"))
         if self.beta != "auto":
+            check_shape(self.beta, "beta", ())
             check_finite(self.beta, "beta")
             check_between(self.beta, "beta", low=0.0, open_low=True)
         if self.min_cluster_size != "auto":

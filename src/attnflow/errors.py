@@ -170,17 +170,29 @@ def check_shape(value: Any, name: str, *shapes: tuple[int, ...]) -> None:
 def _numbers(value: Any, name: str) -> np.ndarray:
     """Value as floats."""
     try:
-        return np.asarray(value, dtype=float)
-    except (TypeError, ValueError):
-        raise ValueError(f"Argument `{name}` must be a number, but {name}={value!r}.") from None
+        array = np.asarray(value)
+        if array.dtype.kind not in "cUSMm":
+            return array.astype(float)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"Argument `{name}` must be a number, but {name}={_short(value)}.")
 
 
 def _show(value: Any) -> str:
-    """Short text of an offending value."""
-    array = np.asarray(value)
+    """Short text of an offending value, in one line."""
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        return _short(value)
     if array.ndim == 0:
-        return f"{array.item()!r}"
+        return _short(array.item())
     return " ".join(np.array2string(array, threshold=6, edgeitems=2).split())
+
+
+def _short(value: Any) -> str:
+    """How Python writes a value, cut to 60 letters of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -10,18 +10,20 @@ import jax.numpy as jnp
 import optimistix as optx
 from jaxtyping import Array
 
-from attnflow.errors import check_between, check_finite
+from attnflow.errors import check_between, check_finite, check_shape
 from attnflow.sphere import normalize
 
 
 def within_cap(cosine: float) -> eqx.Partial:
     """Event: every token within a cap, <x_i, m/|m|> >= cosine, around the mean token m."""
+    check_shape(cosine, "cosine", ())
     check_between(cosine, "cosine", -1.0, 1.0, open_low=True, open_high=True)
     return eqx.Partial(cap_margin, jnp.asarray(cosine))
 
 
 def stationary(speed: float) -> eqx.Partial:
     """Event: no token moves faster than `speed`, in radians per unit of time."""
+    check_shape(speed, "speed", ())
     check_finite(speed, "speed")
     check_between(speed, "speed", low=0.0, open_low=True)
     return eqx.Partial(speed_margin, jnp.asarray(speed))

@@ -21,7 +21,7 @@ from attnflow.attention import (
     as_parameter,
     is_isotropic,
 )
-from attnflow.errors import check_between, check_finite
+from attnflow.errors import check_between, check_finite, check_shape
 from attnflow.kernels import as_kernel_sum, auto, cheapest, dense, name_of, to_accuracy
 from attnflow.kernels import causal as causal_mask
 from attnflow.norms import Norm, post_ln
@@ -151,6 +151,8 @@ class FisherRaoFlow(eqx.Module):
 
     def __call__(self, t, state: WeightedTokens, args=None) -> WeightedTokens:
         """Velocities of tokens and weights."""
+        check_shape(self.beta, "beta", ())
+        check_shape(self.rate, "rate", ())
         x, w = normalize(state.x), state.weights
         mean, log_z = self.kernel_sum(x, x, x, self.beta, weights=w)
         velocity = post_ln(t, state.x, jnp.exp(log_z)[:, None] * mean)

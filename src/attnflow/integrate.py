@@ -20,6 +20,8 @@ from attnflow.errors import (
     check_finite,
     check_functions,
     check_increasing,
+    check_memory,
+    check_shape,
     check_tokens,
     check_weights,
     concrete,
@@ -70,6 +72,9 @@ class LayerMap(dfx.AbstractSolver):
 def log_times(t_max: float, count: int, *, t_min: float = 1e-2) -> Float[Array, " count"]:
     """Save times 0, t_min, ..., t_max, evenly spaced in log t from t_min on."""
     check_count(count, "count", low=3)
+    check_memory(8 * count, "A list of save times")
+    check_shape(t_min, "t_min", ())
+    check_shape(t_max, "t_max", ())
     check_between(t_min, "t_min", low=0.0, open_low=True)
     check_between(t_max, "t_max", low=t_min, open_low=True)
     check_finite(t_max, "t_max")

@@ -17,6 +17,7 @@ from attnflow.errors import (
     check_between,
     check_count,
     check_finite,
+    check_memory,
     check_shape,
     check_tokens,
     concrete,
@@ -171,6 +172,7 @@ def equiangular(
         d: Dimension, >= n (>= n - 1 for the simplex); n by default, zeros appended beyond.
     """
     check_count(n, "n")
+    _check_room(n, n)
     lowest = -1 / (n - 1) if n > 1 else -1.0
     check_between(
         rho, "rho", lowest * (1 + 1e-12), 1.0, remedy="No n vectors have that common cosine."
@@ -184,6 +186,7 @@ def equiangular(
     if d == n - 1 and d > 1 and concrete(rho) and rho <= lowest * (1 - 1e-12):
         return normalize(x @ jnp.asarray(helmert(n)).T)
     check_count(d, "d", low=max(n, 2))
+    _check_room(n, d)
     return normalize(jnp.pad(x, [(0, 0), (0, d - n)]))
 
 
@@ -224,6 +227,11 @@ def circle(angles: Float[Array, " n"]) -> Float[Array, "n 2"]:
 def _check_size(n: int, d: int) -> None:
     check_count(n, "n")
     check_count(d, "d", low=2)
+    _check_room(n, d)
+
+
+def _check_room(n: int, d: int) -> None:
+    check_memory(32 * n * d, f"Drawing {n} tokens in {d} dimensions")
 
 
 # -------------------------------------------------------------------------------------- hemisphere

@@ -134,7 +134,7 @@ def find(root: Path | str, name: str) -> Path:
     folders = {folder.name: folder for folder in _run_folders(Path(root))}
     if name in folders:
         return folders[name]
-    if name and (Path(name) / "config.json").is_file():
+    if name and _holds_config(Path(name)):
         return Path(name)
     wanted = Path(name).name
     fits = [run for run in folders if wanted and run.startswith(wanted)]
@@ -215,6 +215,14 @@ def _info(folder: Path) -> RunInfo:
 
 def _hash(name: str) -> str:
     return name.rpartition("-")[2]
+
+
+def _holds_config(folder: Path) -> bool:
+    """Whether there is such a folder, with a config.json; no name is too long to ask."""
+    try:
+        return (folder / "config.json").is_file()
+    except OSError:
+        return False
 
 
 def _some(names: list[str]) -> str:

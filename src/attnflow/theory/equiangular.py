@@ -18,6 +18,7 @@ from attnflow.theory.errors import (
     check_finite,
     check_nonnegative,
     check_times,
+    one,
 )
 
 MODELS = ("sa", "usa")
@@ -127,7 +128,7 @@ def gap(ts: Numbers, gap0: Number, *, n: int, beta: Number, model: str = "sa") -
         See `cosine_sa` and `cosine_usa`.
     """
     ts, beta = _check_run(ts, n, beta, model)
-    g0 = float(check_between(gap0, "gap0", 0, n / (n - 1)))
+    g0 = one(check_between, gap0, "gap0", 0, n / (n - 1))
     s0 = float(logit.rise_of_gap(np.asarray(g0), n))
     v = logit.advance(ts - ts[0], g0, s0, n=n, beta=beta, model=model)
     return logit.gap_after(v, g0, s0, n)
@@ -360,7 +361,7 @@ def _check_run(ts: Numbers, n: int, beta: Number, model: str) -> tuple[np.ndarra
     """Times and beta of a run."""
     check_count(n, "n", 2)
     check_choice(model, "model", MODELS)
-    return check_times(ts), float(check_finite(beta, "beta"))
+    return check_times(ts), one(check_finite, beta, "beta")
 
 
 def _cosine(ts: Numbers, rho0: Number, *, n: int, beta: Number, model: str) -> np.ndarray:

@@ -7,14 +7,14 @@ near consensus and near the simplex one of the two is small, and keeps its own r
 
 import numpy as np
 
-from attnflow.theory.errors import Number, Numbers, check, check_finite, check_nonnegative
+from attnflow.theory.errors import Number, Numbers, check, check_finite, check_nonnegative, numbers
 
 LIMIT = "No n vectors have common cosine below -1/(n-1)."
 
 
 def check_size(n: Numbers, name: str = "n") -> np.ndarray:
     """Return a number of tokens as floats: whole numbers >= 2."""
-    array = np.asarray(n, dtype=float)
+    array = numbers(n, name)
     whole = np.isfinite(array) & (array == np.floor(array))
     check(whole & (array >= 2), name, "be a whole number >= 2", array)
     return array

@@ -1,6 +1,8 @@
 """Argument checks of the oracles, in the voice of `attnflow.errors`, with NumPy alone."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 
@@ -23,23 +25,42 @@ def check(
     raise ValueError(f"Argument `{name}` must {must}, but {name}={shown}. {remedy}".rstrip())
 
 
+def numbers(value: Any, name: str) -> np.ndarray:
+    """Return `value` as a float array; raise `ValueError` if it is none."""
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "cUSMm":
+            return array.astype(float)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(f"Argument `{name}` must be a number, but {name}={_show(value)}.")
+
+
+def one(check: Callable[..., np.ndarray], value: Numbers, name: str, *bounds: Any) -> float:
+    """Return what a check of this module makes of `value`, if that is one number."""
+    array = check(value, name, *bounds)
+    if array.ndim:
+        raise ValueError(f"Argument `{name}` must be one number, but {name}.shape={array.shape}.")
+    return float(array)
+
+
 def check_finite(value: Numbers, name: str) -> np.ndarray:
     """Return `value` as a float array, all finite."""
-    array = np.asarray(value, dtype=float)
+    array = numbers(value, name)
     check(np.isfinite(array), name, "be finite", array)
     return array
 
 
 def check_positive(value: Numbers, name: str, remedy: str = "") -> np.ndarray:
     """Return `value` as a float array, finite and > 0."""
-    array = np.asarray(value, dtype=float)
+    array = numbers(value, name)
     check(np.isfinite(array) & (array > 0), name, "be finite and > 0", array, remedy)
     return array
 
 
 def check_nonnegative(value: Numbers, name: str, remedy: str = "") -> np.ndarray:
     """Return `value` as a float array, finite and >= 0."""
-    array = np.asarray(value, dtype=float)
+    array = numbers(value, name)
     check(np.isfinite(array) & (array >= 0), name, "be finite and >= 0", array, remedy)
     return array
 
@@ -48,7 +69,7 @@ def check_between(
     value: Numbers, name: str, low: Number, high: Number, remedy: str = ""
 ) -> np.ndarray:
     """Return `value` as a float array inside the closed interval [low, high]."""
-    array = np.asarray(value, dtype=float)
+    array = numbers(value, name)
     inside = (array >= low) & (array <= high)
     check(inside, name, f"lie in [{low:.6g}, {high:.6g}]", array, remedy)
     return array
@@ -102,3 +123,9 @@ def check_choice(value: str, name: str, known: tuple[str, ...]) -> None:
         raise ValueError(
             f"Argument `{name}` must be one of {', '.join(known)}, but {name}='{value}'.{hint}"
         )
+
+
+def _show(value: Any) -> str:
+    """Short text of a value that is no number, on one line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -28,6 +28,7 @@ from attnflow.theory.errors import (
     check_shape,
     check_times,
     check_weights,
+    one,
 )
 
 RTOL, ATOL = 1e-12, 1e-15
@@ -211,7 +212,7 @@ def closed_path(
     ts = check_times(ts)
     m, s = _check_gaussian(mean, covariance)
     end = ts[0] + blow_up_time(s, kind=kind, beta=beta, value=value)
-    beta = float(check_positive(beta, "beta"))
+    beta = one(check_positive, beta, "beta")
     check(kind != "linear" or not m.any(), "mean", "be zero for kind='linear'", m, "Use `path`.")
     if ts[-1] >= end:
         _check_before(ts, end)

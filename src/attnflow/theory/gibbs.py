@@ -19,6 +19,7 @@ from attnflow.theory.errors import (
     check_choice,
     check_count,
     check_positive,
+    one,
 )
 from attnflow.theory.noisy import critical_kappa, tricritical_beta
 from attnflow.theory.stability import MODELS
@@ -171,7 +172,7 @@ def _check_kernel(beta: Number, d: int, model: str) -> _Kernel:
     check_choice(model, "model", MODELS)
     check_count(d, "d", 2)
     check_between(d, "d", 2, LARGEST_D)
-    return _Kernel(float(check_between(beta, "beta", 0, LARGEST_BETA)), int(d), model)
+    return _Kernel(one(check_between, beta, "beta", 0, LARGEST_BETA), int(d), model)
 
 
 def _grid(kernel: _Kernel, kappa: float) -> _Grid:
@@ -304,13 +305,16 @@ def _root(
         kappa = low.kappa * (high.kappa / low.kappa) ** share
         return _solve(grid, kernel, order, field, _stiffness(kernel, kappa))
 
+    ends = [(measure(at(state.R)), state) for state in (low, high)]
+    if ends[0][0] * ends[1][0] >= 0:  # a change of sign within rounding
+        return min(ends, key=lambda end: abs(end[0]))[1]
     root = brentq(lambda order: measure(at(order)), low.R, high.R, xtol=1e-14)
     return at(float(root))  # pyright: ignore[reportArgumentType]
 
 
 def _most_ordered(kernel: _Kernel, kappa: Number) -> _State | None:
     """Density of largest order parameter: where kappa falls to the given one as R falls."""
-    kappa = float(check_positive(kappa, "kappa"))
+    kappa = one(check_positive, kappa, "kappa")
     remedy = f"Densities are solved for up to {LARGEST_STIFFNESS:g}, of (USA) times e^(-beta)."
     stiffness = _stiffness(kernel, kappa)
     check(stiffness <= LARGEST_STIFFNESS, "kappa", "leave the density wide enough", kappa, remedy)

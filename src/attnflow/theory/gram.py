@@ -20,6 +20,7 @@ from attnflow.theory.errors import (
     check_finite,
     check_nonnegative,
     check_times,
+    one,
 )
 
 MODELS = ("sa", "usa")
@@ -159,7 +160,7 @@ def gram_post_ln(
         Rigollet, "The Mean-Field Dynamics of Transformers" (2025), Sec. 6.2 (Post-LN), in Gram form.
     """
     check_count(steps, "steps", 0)
-    gram0, eta = _check_gram(gram0), float(check_nonnegative(eta, "eta"))
+    gram0, eta = _check_gram(gram0), one(check_nonnegative, eta, "eta")
     beta, mask, weights, value = _check_attention(len(gram0), beta, model, mask, weights, value)
     grams = [gram0]
     for _ in range(steps):
@@ -182,7 +183,9 @@ def _attention(
 ) -> np.ndarray:
     """Attention matrix times `value`, shape (n, n), from the gaps."""
     if model == "usa":
-        return value * mask * weights * np.exp(beta * (1 - gap))
+        return (
+            value * mask * weights * np.exp(beta * (1 - np.clip(gap, 0, 2)))
+        )  # a rejected step may leave the range
     scores = np.where(mask, -beta * gap, -np.inf)
     rows = weights * np.exp(scores - scores.max(axis=1, keepdims=True))
     return value * rows / rows.sum(axis=1, keepdims=True)
@@ -232,7 +235,7 @@ def _check_attention(
 ) -> tuple[float, np.ndarray, np.ndarray, float]:
     """Parameters of the attention matrix, with their defaults filled in."""
     check_choice(model, "model", MODELS)
-    beta, value = float(check_finite(beta, "beta")), float(check_finite(value, "value"))
+    beta, value = one(check_finite, beta, "beta"), one(check_finite, value, "value")
     if model == "usa":
         check(abs(beta) <= 700, "beta", "satisfy |beta| <= 700 for usa", beta, "e^beta overflows.")
     if isinstance(mask, str):

@@ -30,7 +30,7 @@ class Hemisphere:
 
 def check_tokens(tokens: ArrayLike) -> np.ndarray:
     """Return (n, d) unit vectors as floats, d >= 2, renormalized to the last bit."""
-    tokens = check_finite(np.asarray(tokens), "tokens")
+    tokens = check_finite(tokens, "tokens")  # pyright: ignore[reportArgumentType]
     if tokens.ndim != 2 or len(tokens) < 1 or tokens.shape[1] < 2:
         raise ValueError(
             "Argument `tokens` must have shape (n, d) with n >= 1 and d >= 2, "

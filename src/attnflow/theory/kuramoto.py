@@ -16,6 +16,7 @@ from attnflow.theory.errors import (
     check_finite,
     check_positive,
     check_times,
+    one,
 )
 from attnflow.theory.panels import log_integral
 
@@ -37,7 +38,7 @@ def kernel_coefficients(beta: Number, modes: int, *, scaled: bool = False) -> np
     Source:
         Jacobi-Anger expansion; Abramowitz and Stegun, 9.6.34.
     """
-    beta, modes = float(check_finite(beta, "beta")), check_count(modes, "modes", 0)
+    beta, modes = one(check_finite, beta, "beta"), check_count(modes, "modes", 0)
     coefficients = ive(np.arange(modes + 1), beta)
     with np.errstate(over="ignore"):
         return coefficients if scaled else coefficients * np.exp(abs(beta))
@@ -62,7 +63,7 @@ def force_coefficients(beta: Number, modes: int, *, scaled: bool = False) -> np.
     Source:
         Derivative of the series in `kernel_coefficients`, divided by -beta.
     """
-    beta, modes = float(check_finite(beta, "beta")), check_count(modes, "modes", 1)
+    beta, modes = one(check_finite, beta, "beta"), check_count(modes, "modes", 1)
     order = np.arange(1, modes + 1)
     if beta == 0:
         return (order == 1).astype(float)
@@ -89,8 +90,8 @@ def mode_count(beta: Number, *, tol: Number = 1e-17) -> int:
     Source:
         Numerical; $I_k/I_0 \approx e^{-k^2/2\beta}$ for large beta.
     """
-    beta = abs(float(check_finite(beta, "beta")))
-    tol = float(check_between(tol, "tol", 1e-100, 1))
+    beta = abs(one(check_finite, beta, "beta"))
+    tol = one(check_between, tol, "tol", 1e-100, 1)
     order = np.arange(1, int(22 * np.sqrt(beta)) + 120)
     return int(order[np.argmax(ive(order, beta) < tol * ive(0, beta))])
 

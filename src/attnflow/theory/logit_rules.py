@@ -4,7 +4,6 @@ A rule is a factor of the logits as a function of the number n of tokens; 1 at t
 """
 
 import numpy as np
-from scipy.special import expit
 
 from attnflow.theory.equiangular_layer import check_size, weights
 from attnflow.theory.errors import Numbers, check, check_finite, check_nonnegative, check_positive
@@ -156,6 +155,6 @@ def keep_cosine(n: Numbers, *, n0: Numbers, lead: Numbers, rho: Numbers) -> np.n
     log_rest = np.log(n0) - np.logaddexp(lead, np.log(n0 - 1))  # of 1 - Delta
     log_odds = 2 * np.log(delta) - log_rest - np.log1p(delta)
     log_odds = log_odds + np.log((rho + (1 - rho) / n) / (rho + (1 - rho) / n0))
-    delta = np.sqrt(expit(log_odds))
-    away = np.log(n) + np.log(delta) + np.log1p(delta) + np.logaddexp(0, log_odds)
+    log_delta = -np.logaddexp(0, -log_odds) / 2
+    away = np.log(n) + log_delta + np.log1p(np.exp(log_delta)) + np.logaddexp(0, log_odds)
     return np.asarray(np.logaddexp(0, away) / lead)

@@ -16,6 +16,7 @@ from attnflow.theory.errors import (
     check_count,
     check_nonnegative,
     check_positive,
+    numbers,
 )
 from attnflow.theory.renyi import interaction_peak, renyi_centers, renyi_count
 from attnflow.theory.staircase import (
@@ -123,7 +124,7 @@ def metastable_window(
     check_count(n, "n", 1)
     alpha, lam = check_between(alpha, "alpha", -1, 1), check_positive(lam, "lam")
     eps = check_between(eps, "eps", 1e-300, 1 / 16)
-    beta = np.asarray(beta, float)
+    beta = numbers(beta, "beta")
     check(beta > 1, "beta", "be > 1", beta)
     gather = np.logaddexp(
         np.log(2 * n) + 8 * eps * beta, 1 + np.log(n * lam) + 2 * np.log(beta) - np.log(beta - 1)
@@ -154,7 +155,7 @@ def collapse_time(u0: Numbers, *, beta: Numbers, c: Numbers = 1.0) -> np.ndarray
     Source:
         Geshkovski, Koubbi, Polyanskiy, Rigollet (2024), lemma on the time until collapse, solved.
     """
-    u0, beta = np.asarray(u0, dtype=float), check_nonnegative(beta, "beta")
+    u0, beta = numbers(u0, "u0"), check_nonnegative(beta, "beta")
     check((u0 > 0) & (u0 < 1), "u0", "lie in (0, 1)", u0)
     depth = check_positive(c, "c") * beta
     check(depth <= 1000, "c", "satisfy c beta <= 1000", depth)
@@ -181,7 +182,7 @@ def collapse_bound(u0: Numbers, *, beta: Numbers, c: Numbers = 1.0) -> np.ndarra
     Source:
         Geshkovski, Koubbi, Polyanskiy, Rigollet (2024), lemma on the time until collapse.
     """
-    u0, beta = np.asarray(u0, dtype=float), np.asarray(beta, dtype=float)
+    u0, beta = numbers(u0, "u0"), numbers(beta, "beta")
     check((u0 > 0) & (u0 < 1), "u0", "lie in (0, 1)", u0)
     check(beta > 1, "beta", "be > 1", beta)
     with np.errstate(over="ignore"):
@@ -212,7 +213,7 @@ def propagation_margin(delta: Numbers, alpha: Numbers, *, n: int, beta: Numbers)
         Geshkovski, Koubbi, Polyanskiy, Rigollet (2024), propagation lemma.
     """
     check_count(n, "n", 1)
-    delta, alpha = np.asarray(delta, float), check_between(alpha, "alpha", -1, 1)
+    delta, alpha = numbers(delta, "delta"), check_between(alpha, "alpha", -1, 1)
     check((delta > 0) & (delta < 1), "delta", "lie in (0, 1)", delta)
     pull = np.log(delta) + np.log1p(-delta) - delta * check_nonnegative(beta, "beta")
     return np.asarray(pull + (1 - alpha) * beta - 2 * np.log(n))

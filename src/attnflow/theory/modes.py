@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ive
 
-from attnflow.theory.errors import Number, Numbers, check, check_finite, check_positive
+from attnflow.theory.errors import Number, Numbers, check, check_finite, check_positive, one
 
 TAIL = 40.0
 """Tokens whose kernel is below e^-TAIL / n of the nearest one's do not count in error bounds."""
@@ -41,7 +41,9 @@ def expected_circle_modes(beta: Numbers) -> np.ndarray:
         $\frac1\pi\sqrt{E f''^2/Ef'^2}$, half of them maxima; sums by Parseval.
     """
     beta = check_positive(beta, "beta")
-    return np.asarray(np.sqrt(1 + 1.5 * beta * ive(2, 2 * beta) / ive(1, 2 * beta)))
+    x = np.clip(2 * beta, 1e-30, 1e6)  # SciPy's Bessel functions end before floats do
+    ratio = np.where(2 * beta > 1e6, 1 - 1.5 / np.maximum(2 * beta, 1), ive(2, x) / ive(1, x))
+    return np.asarray(np.sqrt(1 + 1.5 * beta * ratio))
 
 
 def circle_mode_law(beta: Numbers) -> np.ndarray:
@@ -107,8 +109,9 @@ def line_mode_band(n: Number, beta: Number) -> tuple[float, float]:
     Source:
         Geshkovski, Rigollet, Sun (2024).
     """
+    n, beta = one(check_finite, n, "n"), one(check_finite, beta, "beta")
     check(n > 1, "n", "be > 1", n)
-    check(1 < beta < float(n) ** 2, "beta", "lie in (1, n^2)", beta)
+    check(1 < beta < n**2, "beta", "lie in (1, n^2)", beta)
     inner, outer = (2 * np.log(n) - power * np.log(beta) for power in (3, 1))
     return float(np.sqrt(max(inner, 0.0))), float(np.sqrt(outer))
 
@@ -133,7 +136,7 @@ def circle_modes(theta: ArrayLike, beta: Number) -> np.ndarray:
     Source:
         Fixed points of the spherical mean shift at which it is stable.
     """
-    theta, beta = _sample(theta, "theta"), float(check_positive(beta, "beta"))
+    theta, beta = _sample(theta, "theta"), one(check_positive, beta, "beta")
     theta = np.sort(np.mod(theta, 2 * np.pi))
     around = np.concatenate([theta[-1:] - 2 * np.pi, theta, theta[:1] + 2 * np.pi])
     reach = (TAIL + np.log(len(theta))) / beta
@@ -178,7 +181,7 @@ def line_modes(x: ArrayLike, beta: Number) -> np.ndarray:
     Source:
         Fixed points of Gaussian mean shift at which it is stable.
     """
-    x, beta = np.sort(_sample(x, "x")), float(check_positive(beta, "beta"))
+    x, beta = np.sort(_sample(x, "x")), one(check_positive, beta, "beta")
     reach, ends = 2 * (TAIL + np.log(len(x))) / beta, np.array([-np.inf, np.inf])
     around = np.concatenate([ends[:1], x, ends[1:]])
 
@@ -252,6 +255,6 @@ def _nearest(around: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 def _sample(points: ArrayLike, name: str) -> np.ndarray:
     """Finite numbers, shape (n,), n >= 1."""
-    points = check_finite(np.array(points), name)
+    points = check_finite(points, name)  # pyright: ignore[reportArgumentType]
     check(points.ndim == 1 and points.size > 0, name, "be a list of numbers", points)
     return points

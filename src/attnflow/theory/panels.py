@@ -17,5 +17,7 @@ def nodes_and_widths(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def log_integral(log_f: Callable[[np.ndarray], np.ndarray], edges: np.ndarray) -> np.ndarray:
     """Logarithm of the integral of exp(log_f) over rising `edges` (..., p + 1); -inf if they coincide."""
     nodes, widths = nodes_and_widths(edges)
+    if nodes.size == 0:
+        return np.full(edges.shape[:-1], -np.inf)
     with np.errstate(divide="ignore"):
         return np.asarray(logsumexp(log_f(nodes), b=widths, axis=(-2, -1)))

@@ -23,6 +23,8 @@ from attnflow.theory.errors import (
     check_count,
     check_nonnegative,
     check_positive,
+    numbers,
+    one,
 )
 from attnflow.theory.normalization.scheme import (
     SCHEMES,
@@ -95,8 +97,8 @@ def score_variance(
     check_count(d, "d", 2)
     check_count(heads, "heads", 1)
     check(d % heads == 0, "heads", f"divide d={d}", heads)
-    beta, gain = float(check_nonnegative(beta, "beta")), float(check_positive(gain, "gain"))
-    return beta**2 * gain**2 * float(check_positive(length, "length")) ** 4 / (heads * d)
+    beta, gain = one(check_nonnegative, beta, "beta"), one(check_positive, gain, "gain")
+    return beta**2 * gain**2 * one(check_positive, length, "length") ** 4 / (heads * d)
 
 
 def participation(variance: Number, *, n: int) -> float:
@@ -144,7 +146,7 @@ def seen_tokens(variance: Number, *, n: int) -> float:
 
 
 def _check_scores(variance: Number, n: int) -> tuple[float, int]:
-    value = float(check_nonnegative(variance, "variance"))
+    value = one(check_nonnegative, variance, "variance")
     check(value <= 400, "variance", "be at most 400", value, "Beyond, one token takes all.")
     return value, check_count(n, "n", 1)
 
@@ -196,7 +198,7 @@ def attention_overlaps(rho: Numbers, *, n: int, variance: Number) -> Overlaps:
     """
     check_count(n, "n", 2)
     rho = np.maximum(check_cosine(rho, "rho", n), 0.0)
-    variance = float(check_nonnegative(variance, "variance"))
+    variance = one(check_nonnegative, variance, "variance")
     gap = 1 - rho
     shares = np.array([_crowding(variance * float(g), n) for g in np.ravel(gap)])
     excess, spread = shares.T.reshape(2, *np.shape(gap))
@@ -234,7 +236,7 @@ def mlp_overlaps(rho: Numbers, *, activation: str, gain: Number = 1.0) -> Overla
         Cho, Saul, "Kernel methods for deep learning" (2009).
     """
     check_choice(activation, "activation", tuple(ACTIVATIONS))
-    rho, gain = np.asarray(rho, float), float(check_positive(gain, "gain"))
+    rho, gain = numbers(rho, "rho"), one(check_positive, gain, "gain")
     check(np.abs(rho) <= 1, "rho", "lie in [-1, 1]", rho)
     if activation == "relu":
         angle = 2 * np.arcsin(np.sqrt((1 - rho) / 2))
@@ -305,8 +307,8 @@ def random_layer_course(
     _, r = check_scheme(scheme, n, 0.0, radius, tau, alpha)
     check_choice(scheme, "scheme", SCHEMES[:-1])  # all that normalise
     check_count(layers, "layers", 1)
-    eta, gap = float(check_nonnegative(eta, "eta")), float(check_gap(gap0, "gap0", n))
-    gain = float(check_positive(gain, "gain"))
+    eta, gap = one(check_nonnegative, eta, "eta"), one(check_gap, gap0, "gap0", n)
+    gain = one(check_positive, gain, "gain")
     check(gap <= 1, "gap0", "lie in [0, 1]", gap)
     check_switch(scheme, tau, 0.0, layers * eta)
     path = np.empty((2, layers + 1))

@@ -15,6 +15,7 @@ from attnflow.theory.errors import (
     check_nonnegative,
     check_positive,
     check_times,
+    one,
 )
 
 MODELS = ("sa", "usa", "causal")
@@ -45,13 +46,13 @@ def consensus_rate(
         Linearization at consensus: attention averages displacements uniformly, the projection keeps their rest.
     """
     check_choice(model, "model", MODELS)
-    beta, value = float(check_finite(beta, "beta")), float(check_finite(value, "value"))
+    beta, value = one(check_finite, beta, "beta"), one(check_finite, value, "value")
     with np.errstate(over="ignore"):
         pull = value * float(np.exp(beta)) if model == "usa" else value
     kept = pull / 2 if model == "causal" else 0.0
     if eta is None:
         return pull - kept
-    eta = float(check_positive(eta, "eta"))
+    eta = one(check_positive, eta, "eta")
     check(eta * pull > -1, "eta", "satisfy 1 + eta * pull > 0", eta, "Take a smaller step.")
     return float((np.log1p(eta * pull) - np.log1p(eta * kept)) / eta)
 
@@ -103,7 +104,7 @@ def density_collapse_rate(model: str, beta: Number, *, d: int) -> float:
     """
     check_choice(model, "model", ("sa", "usa"))
     check_count(d, "d", 2)
-    beta = float(check_nonnegative(beta, "beta"))
+    beta = one(check_nonnegative, beta, "beta")
     escape = 1.0 if model == "sa" else float(np.exp(-beta))
     return min(consensus_rate(model, beta), (d - 1) / 2 * escape)
 
@@ -130,8 +131,8 @@ def cone_bound(ts: Numbers, alpha0: Number, *, n: int, beta: Number) -> np.ndarr
         The closest pair to losing its angle is pulled by all others with weights >= e^(-beta(1-alpha))/n.
     """
     check_count(n, "n", 2)
-    ts, alpha0 = check_times(ts), float(check_between(alpha0, "alpha0", 0, 1))
-    beta = float(check_nonnegative(beta, "beta"))
+    ts, alpha0 = check_times(ts), one(check_between, alpha0, "alpha0", 0, 1)
+    beta = one(check_nonnegative, beta, "beta")
     if alpha0 in (0.0, 1.0) or len(ts) == 1:
         return np.full_like(ts, alpha0)
     start = np.log(alpha0) - np.log1p(-alpha0)
@@ -164,7 +165,7 @@ def circle_criterion(beta: Number) -> float:
     Source:
         Polyanskiy, Rigollet, Yao, "Synchronization of mean-field models on the circle" (2025), evaluated here.
     """
-    b = float(check_finite(beta, "beta"))
+    b = one(check_finite, beta, "beta")
     check(abs(b) <= 300, "beta", "satisfy |beta| <= 300", b)
     # f''' = e^(b c) (-c - 3 b c^2 + (1-c^2)(4 b + 6 b^2 c) - b^3 (1-c^2)^2), c = cos x
     quartic = np.array([-(b**3), -6 * b**2, 2 * b**3 - 7 * b, 6 * b**2 - 1, 4 * b - b**3])

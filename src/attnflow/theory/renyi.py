@@ -9,7 +9,15 @@ from numpy.typing import ArrayLike
 from scipy.integrate import quad
 from scipy.special import exp1
 
-from attnflow.theory.errors import Number, Numbers, check, check_between, check_nonnegative
+from attnflow.theory.errors import (
+    Number,
+    Numbers,
+    check,
+    check_between,
+    check_nonnegative,
+    numbers,
+    one,
+)
 from attnflow.theory.staircase import check_points
 
 
@@ -56,7 +64,7 @@ def renyi_centers(x: ArrayLike, delta: Number, *, strong: bool = False) -> np.nd
     Source:
         Karagodin, Polyanskiy, Rigollet (2024); sequential parking of Rényi (1958).
     """
-    points, delta = check_points(x), float(check_between(delta, "delta", 1e-300, np.pi))
+    points, delta = check_points(x), one(check_between, delta, "delta", 1e-300, np.pi)
     chord, centers = 2 * np.sin(delta / 2), [0]
     for k in range(1, len(points)):
         earlier = points[:k] if strong else points[centers]
@@ -88,11 +96,12 @@ def renyi_count(delta: Number, *, n: Number = np.inf, strong: bool = False) -> f
         Strong: each token is a center independently of where the others are. Plain: kinetics of random sequential
         adsorption, Rényi (1958); second term: from a Poisson number of tokens to n.
     """
-    delta = float(check_between(delta, "delta", 1e-300, np.pi if strong else 1.0))
+    delta = one(check_between, delta, "delta", 1e-300, np.pi if strong else 1.0)
+    n = one(numbers, n, "n")
     check(n >= 1, "n", "be >= 1", n)
     if strong:
         return float(-np.expm1(n * np.log1p(-delta / np.pi)) * np.pi / delta)
-    places, end = 2 * np.pi / delta, float(n) * delta / (2 * np.pi)
+    places, end = 2 * np.pi / delta, n * delta / (2 * np.pi)
     parts = [quad(_vacancy, a, b, epsabs=0, epsrel=1e-12)[0] for a, b in _spans(end)]
     return float(places * sum(parts) + -np.expm1(-end) * _vacancy(end))
 

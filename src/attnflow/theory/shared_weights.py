@@ -19,6 +19,7 @@ from attnflow.theory.errors import (
     check_nonnegative,
     check_positive,
     check_times,
+    one,
 )
 from attnflow.theory.normalization.scheme import SCHEMES, Rate, check_scheme, check_switch, rate
 from attnflow.theory.random_weights import seen_tokens
@@ -66,7 +67,7 @@ def shared_weights_cosine(
     """
     _, r0 = check_scheme(scheme, n, 0.0, radius, tau, alpha)
     check_choice(scheme, "scheme", SCHEMES[:-1])  # all that normalise
-    ts, gain = check_times(ts), float(check_positive(gain, "gain"))
+    ts, gain = check_times(ts), one(check_positive, gain, "gain")
     check_nonnegative(ts, "ts")
     check_switch(scheme, tau, 0.0, ts[-1])
     share = _share(float(np.asarray(variance)), n)

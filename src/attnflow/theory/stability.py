@@ -15,6 +15,7 @@ from attnflow.theory.errors import (
     check_choice,
     check_count,
     check_nonnegative,
+    numbers,
 )
 
 MODELS = ("sa", "usa")
@@ -63,7 +64,7 @@ def growth_rates(
     degree = np.asarray(l)
     check(degree.dtype.kind in "iu", "l", "hold whole numbers", degree)
     check(degree >= 0, "l", "be >= 0", degree)
-    kappa = np.asarray(kappa, dtype=float)
+    kappa = numbers(kappa, "kappa")
     check(kappa > 0, "kappa", "be > 0", kappa)
     degree, beta = np.broadcast_arrays(degree, check_nonnegative(beta, "beta"))
     heats, place = np.unique(beta, return_inverse=True)
@@ -99,7 +100,7 @@ def fastest_mode(
         See `growth_rates`.
     """
     check_choice(model, "model", MODELS)
-    beta, kappa = check_nonnegative(beta, "beta"), np.asarray(kappa, dtype=float)
+    beta, kappa = check_nonnegative(beta, "beta"), numbers(kappa, "kappa")
     if model == "usa" and np.isfinite(kappa).any():  # a multiple of SA with another noise
         with np.errstate(over="ignore"):
             heats = np.atleast_1d(beta).ravel()
@@ -180,7 +181,7 @@ def onset_time(n: Numbers, *, beta: Number, d: int, model: str = "sa") -> np.nda
     Source:
         See `growth_rates`.
     """
-    n = np.asarray(n, dtype=float)
+    n = numbers(n, "n")
     check(np.isfinite(n) & (n >= 1), "n", "be >= 1", n)
     fastest = fastest_mode(beta, d=d, model=model)
     return np.asarray(np.log(n) / 2 / growth_rates(fastest, beta=beta, d=d, model=model))

@@ -15,8 +15,11 @@ from attnflow.theory.errors import (
     check,
     check_between,
     check_choice,
+    check_finite,
     check_nonnegative,
     check_positive,
+    numbers,
+    one,
 )
 from attnflow.theory.hemisphere import check_tokens
 from attnflow.theory.two_clusters import CLOCKS, MODELS, log10_merge_time, merge_angle
@@ -81,6 +84,7 @@ def greedy_merges(
     check_choice(model, "model", MODELS)
     check_choice(clock, "clock", CLOCKS if model == "usa" else CLOCKS[:1])
     check_between(phi1, "phi1", 1e-300, 1)
+    beta = one(numbers, beta, "beta")
     check(beta >= 0, "beta", "be >= 0", beta)
     points = check_points(x)
     masses = _masses(weights, len(points))
@@ -134,7 +138,10 @@ def plateau_energies(pairs: ArrayLike, weights: ArrayLike | tuple) -> np.ndarray
         Geshkovski, Koubbi, Polyanskiy, Rigollet (2024), Sec. 6.
     """
     masses = list(_masses(weights, np.size(weights)))
-    pairs = np.asarray(pairs, dtype=int).reshape(-1, 2)
+    pairs = check_finite(pairs, "pairs")  # pyright: ignore[reportArgumentType]
+    whole = pairs.ndim == 2 and pairs.shape[1] == 2 and (pairs == np.floor(pairs)).all()
+    check(whole, "pairs", "be pairs of clusters, shape (m, 2)", pairs)
+    pairs = np.minimum(pairs, 2.0**53).astype(int)
     known = pairs.max(axis=1, initial=0) < len(masses) + np.arange(len(pairs))
     check(known & (pairs >= 0).all(axis=1), "pairs", "name clusters made before", pairs)
     energies = [sum(mass**2 for mass in masses)]
@@ -208,7 +215,7 @@ def pairing_flow(
     Source:
         See `pairing_angle`; masses are derived.
     """
-    start, end = check_tokens(np.array([x, y], dtype=float))
+    start, end = check_tokens(_pair(_point(x, "x"), _point(y, "y")))
     phi0 = float(_angles(start, end[None])[0])
     check(0 < phi0 < np.pi - ANTIPODAL, "y", "be neither x nor -x", end)
     _, share = _pairing(weights, model)
@@ -217,9 +224,22 @@ def pairing_flow(
     return np.stack([first, _towards(end, start, (1 - share) * walked[:, None])], axis=1)
 
 
+def _point(x: ArrayLike, name: str) -> np.ndarray:
+    """One point, shape (d,)."""
+    point = numbers(x, name)
+    check(point.ndim == 1, name, "be one unit vector, shape (d,)", point)
+    return point
+
+
+def _pair(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Two points of one dimension, shape (2, d)."""
+    check(x.shape == y.shape, "y", f"have shape {x.shape}, as x has", y)
+    return np.stack([x, y])
+
+
 def check_points(x: ArrayLike) -> np.ndarray:
     """Unit vectors, shape (n, d); angles of shape (n,) become points of the circle."""
-    array = np.asarray(x, dtype=float)
+    array = numbers(x, "x")
     if array.ndim == 1:
         array = np.stack([np.cos(array), np.sin(array)], axis=-1)
     return check_tokens(array)
@@ -238,7 +258,7 @@ def _masses(weights: ArrayLike | tuple | None, n: int) -> np.ndarray:
     """Positive masses of sum 1, shape (n,)."""
     if weights is None:
         return np.full(n, 1 / n)
-    masses = check_positive(np.array(weights), "weights")
+    masses = check_positive(weights, "weights")  # pyright: ignore[reportArgumentType]
     check(masses.shape == (n,), "weights", f"have shape ({n},)", masses)
     check(abs(masses.sum() - 1) < 1e-9, "weights", "sum to 1", masses)
     return masses

@@ -16,6 +16,7 @@ from attnflow.theory.errors import (
     check_choice,
     check_nonnegative,
     check_positive,
+    numbers,
 )
 from attnflow.theory.panels import log_integral, nodes_and_widths
 
@@ -164,7 +165,7 @@ def merge_angle(
     """
     check_choice(model, "model", MODELS)
     a, b = _masses(weights)
-    phi0, beta = np.broadcast_arrays(_angle(phi0, closed=True), np.asarray(beta, float))
+    phi0, beta = np.broadcast_arrays(_angle(phi0, closed=True), numbers(beta, "beta"))
     check(beta >= 0, "beta", "be >= 0", beta)
     if model == "usa":
         return np.asarray(phi0 * (b / (a + b)))
@@ -260,7 +261,7 @@ def _masses(weights: Numbers) -> tuple[float, float]:
 
 def _angle(value: Numbers, name: str = "phi0", *, closed: bool = False) -> np.ndarray:
     """Angles in (0, pi), or in [0, pi]."""
-    phi = np.asarray(value, dtype=float)
+    phi = numbers(value, name)
     inside = (phi >= 0) & (phi <= np.pi) if closed else (phi > 0) & (phi < np.pi)
     check(inside, name, f"lie in {'[0, pi]' if closed else '(0, pi)'}", phi)
     return phi

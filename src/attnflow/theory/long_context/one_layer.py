@@ -25,6 +25,7 @@ from attnflow.theory.errors import (
     check_finite,
     check_nonnegative,
     check_positive,
+    numbers,
 )
 
 
@@ -191,7 +192,7 @@ def limit_correction(rho: Numbers, gamma: Numbers, n: Numbers) -> np.ndarray:
         Expansion of `output_gap` in n.
     """
     rho, side = _check_regime(rho, gamma)
-    n, gamma = check_size(n), np.asarray(gamma, dtype=float)
+    n, gamma = check_size(n), numbers(gamma, "gamma")
     log_n = np.log(n)
     lead = gamma * (1 - rho) * log_n
     with np.errstate(over="ignore"):
@@ -221,7 +222,7 @@ def critical_window(tau: Numbers, rho: Numbers, *, eta: Numbers | None = None) -
     Source:
         `output_gap` at $E = ne^\tau$.
     """
-    tau = np.asarray(tau, dtype=float)
+    tau = numbers(tau, "tau")
     check(~np.isnan(tau), "tau", "not be NaN", tau)
     return _cosine_of_delta(expit(tau), _check_positive_cosine(rho), check_eta(eta))
 
@@ -247,7 +248,7 @@ def scale_for_cosine(cosine: Numbers, rho: Numbers, *, n: Numbers) -> np.ndarray
     """
     gap, mean, n = check_tokens(rho, n)
     cosine, rho, gap, mean, n = np.broadcast_arrays(
-        check_finite(cosine, "cosine"), np.asarray(rho, dtype=float), gap, mean, n
+        check_finite(cosine, "cosine"), numbers(rho, "rho"), gap, mean, n
     )
     remedy = "Both ends are fixed points."
     check((gap > 0) & (mean > 0), "rho", "lie strictly between -1/(n-1) and 1", rho, remedy)

@@ -19,6 +19,8 @@ from attnflow.theory.errors import (
     check_finite,
     check_nonnegative,
     check_positive,
+    numbers,
+    one,
 )
 from attnflow.theory.normalization.continuous import climb, clock, gap_at
 from attnflow.theory.normalization.discrete import increments, pass_layer
@@ -110,7 +112,7 @@ def terminal_constant(
     """
     beta, r0 = (float(value) for value in check_scheme(scheme, n, beta, radius, tau, alpha))
     check_choice(scheme, "scheme", tuple(EXPONENTS))
-    rho0 = float(check_cosine(rho0, "rho0", n))
+    rho0 = one(check_cosine, rho0, "rho0", n)
     check(-1 / (n - 1) < rho0 < 1, "rho0", "lie strictly between the fixed points", rho0)
     gap = 1 - rho0
     if scheme == "mix":
@@ -185,7 +187,7 @@ def orbit_radius(
         radius: Length of the tokens at the start, > 0.
 
     Returns:
-        Radius, the shape of `gap`.
+        Radius, the shape of `gap`; inf beyond 1e308.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -195,15 +197,16 @@ def orbit_radius(
         attention dynamics" (2025)), integrated here.
     """
     check_count(n, "n", 2)
-    beta, r0 = float(check_finite(beta, "beta")), float(check_positive(radius, "radius"))
-    gap, g0 = check_gap(gap, "gap", n), float(check_gap(gap0, "gap0", n))
+    beta, r0 = one(check_finite, beta, "beta"), one(check_positive, radius, "radius")
+    gap, g0 = check_gap(gap, "gap", n), one(check_gap, gap0, "gap0", n)
     check((gap > 0) & (gap < n / (n - 1)), "gap", "lie strictly between the fixed points", gap)
     check(0 < g0 < n / (n - 1), "gap0", "lie strictly between the fixed points", g0)
     start = np.log(g0) + _integral(_excess, g0, n, beta)
     now = np.log(gap) + np.array(
         [_integral(_excess, float(g), n, beta) for g in gap.ravel()]
     ).reshape(gap.shape)
-    return np.asarray(r0 * np.exp((start - now) / 2))
+    with np.errstate(over="ignore"):
+        return np.asarray(r0 * np.exp((start - now) / 2))
 
 
 def depth_budget(
@@ -247,10 +250,10 @@ def depth_budget(
     """
     check_scheme(scheme, n, beta, radius, tau, alpha)
     check_count(max_layers, "max_layers", 1)
-    rho0 = float(check_cosine(rho0, "rho0", n))
-    rho_max = float(check_cosine(rho_max, "rho_max", n))
+    rho0 = one(check_cosine, rho0, "rho0", n)
+    rho_max = one(check_cosine, rho_max, "rho_max", n)
     check(rho_max < 1, "rho_max", "lie below 1, which takes infinitely many layers", rho_max)
-    eta, beta = float(check_positive(eta, "eta")), np.asarray(beta, float)
+    eta, beta = one(check_positive, eta, "eta"), numbers(beta, "beta")
     gap, r, target = 1 - rho0, float(np.asarray(radius)), 1 - rho_max
     if gap <= target:
         return 0.0

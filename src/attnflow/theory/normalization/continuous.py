@@ -8,7 +8,7 @@ import numpy as np
 from scipy.integrate import quad, solve_ivp
 
 from attnflow.theory import logit
-from attnflow.theory.errors import Number, Numbers, check_nonnegative, check_times
+from attnflow.theory.errors import Number, Numbers, check_nonnegative, check_times, one
 from attnflow.theory.normalization.scheme import (
     Contact,
     Course,
@@ -78,7 +78,7 @@ def speed(
     """
     beta, radius = check_scheme(scheme, n, beta, radius, tau, alpha)
     gap = 1 - check_cosine(rho, "rho", n)
-    t = float(check_nonnegative(t, "t"))
+    t = one(check_nonnegative, t, "t")
     at = contact(gap, n, seen_beta(scheme, beta, radius))
     pull = _move(scheme, t, radius, at, tau, alpha)[0]
     return np.asarray(2 * at.other * gap * at.total * pull)
@@ -121,7 +121,7 @@ def speed_factor(
     """
     beta, radius = check_scheme(scheme, n, beta, radius, tau, alpha)
     gap = 1 - check_cosine(rho, "rho", n)
-    t = float(check_nonnegative(t, "t"))
+    t = one(check_nonnegative, t, "t")
     at = contact(gap, n, seen_beta(scheme, beta, radius))
     pull = _move(scheme, t, radius, at, tau, alpha)[0]
     seen = radius if scheme == "none" else 1.0  # of tokens at radius r the attention is r A
@@ -205,7 +205,7 @@ def course(
     """
     check_scheme(scheme, n, beta, radius, tau, alpha)
     beta, r0 = float(np.asarray(beta)), float(np.asarray(radius))
-    g0, ts = float(check_gap(gap0, "gap0", n)), check_times(ts)
+    g0, ts = one(check_gap, gap0, "gap0", n), check_times(ts)
     check_nonnegative(ts, "ts")
     check_switch(scheme, tau, ts[0], ts[-1])
     parts = [(scheme, ts[-1])]

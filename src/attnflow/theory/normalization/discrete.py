@@ -18,6 +18,7 @@ from attnflow.theory.errors import (
     check_finite,
     check_nonnegative,
     check_positive,
+    one,
 )
 from attnflow.theory.normalization.scheme import (
     Contact,
@@ -85,7 +86,7 @@ def layer_step(
     """
     beta, radius = check_scheme(scheme, n, beta, radius, tau, alpha)
     gap = 1 - check_cosine(rho, "rho", n)
-    eta, t = check_nonnegative(eta, "eta"), float(check_nonnegative(t, "t"))
+    eta, t = check_nonnegative(eta, "eta"), one(check_nonnegative, t, "t")
     return Course(*pass_layer(scheme, gap, radius, n, beta, eta, t, tau, alpha))
 
 
@@ -125,7 +126,7 @@ def layer_course(
     """
     check_scheme(scheme, n, beta, radius, tau, alpha)
     check_count(layers, "layers", 1)
-    gap0, eta = float(check_gap(gap0, "gap0", n)), float(check_nonnegative(eta, "eta"))
+    gap0, eta = one(check_gap, gap0, "gap0", n), one(check_nonnegative, eta, "eta")
     check_switch(scheme, tau, 0.0, layers * eta)
     path = np.empty((2, layers + 1))
     path[:, 0] = gap0, float(np.asarray(radius))

@@ -15,6 +15,7 @@ from attnflow.theory.errors import (
     check_finite,
     check_nonnegative,
     check_positive,
+    one,
 )
 
 SCHEMES = ("post", "pre", "mix", "peri", "ngpt", "sqrt", "ln-scaling", "none")
@@ -108,4 +109,4 @@ def rate(alpha: Rate, t: float) -> float:
     """Rate of nGPT at time t."""
     if not callable(alpha):
         return float(alpha)
-    return float(check_nonnegative(alpha(t), f"alpha({t:g})", "Negative rates repel."))
+    return one(check_nonnegative, alpha(t), f"alpha({t:g})", "Negative rates repel.")
