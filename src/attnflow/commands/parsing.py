@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import re
+import sys
 from typing import Any
 
 
@@ -14,9 +16,17 @@ def parse(wanted: Any, argv: list[str], prog: str, description: str | None = Non
     import tyro
 
     errors, style = io.StringIO(), (tyro.conf.OmitArgPrefixes, tyro.conf.PositionalRequiredArgs)
+    stderr, target = sys.stderr, wanted
+    if not isinstance(wanted, type):
+
+        @functools.wraps(wanted)
+        def target(*args: Any, **options: Any) -> Any:
+            with contextlib.redirect_stderr(stderr):  # what the function says is no parse error
+                return wanted(*args, **options)
+
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(wanted, args=argv, prog=prog, description=description, config=style)
+            return tyro.cli(target, args=argv, prog=prog, description=description, config=style)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
