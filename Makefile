@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test browser lint bench clean
+.PHONY: demo test browser lint docs bench clean
 
-demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a design, and the staircase.
+demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a design, the staircase, and its page.
 	$(BIN)/attnflow run simulate --tokens digits
 	$(BIN)/attnflow run design
 	$(BIN)/attnflow run staircase
+	$(BIN)/attnflow view "$$($(BIN)/attnflow run staircase --quiet | sed -n 's/^run: *//p')" --force
 
 test: $(VENV)/.dev  ## Run the whole test suite, a file at a time on each of two cores.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -22,6 +23,10 @@ lint: $(VENV)/.dev  ## Style, types and import contracts.
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.docs  ## Build the documentation: every page executed, warnings are errors.
+	$(BIN)/sphinx-build -W --keep-going -q docs build/docs
+	@echo "Open build/docs/index.html"
 
 bench: $(VENV)/.bench  ## Measure speed against peers: JSON in benchmarks/results, tables on screen.
 	$(BIN)/python -m benchmarks
@@ -40,6 +45,10 @@ $(VENV)/.core: $(VENV)/.venv pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.venv pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.core
+
+$(VENV)/.docs: $(VENV)/.venv pyproject.toml constraints.txt
+	$(PIP) -e '.[docs]'
 	touch $@ $(VENV)/.core
 
 $(VENV)/.bench: $(VENV)/.venv pyproject.toml constraints.txt

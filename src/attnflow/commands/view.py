@@ -48,12 +48,12 @@ def view(
     check_sizes(max_tokens, max_frames)
     folder = store.find(out, run)
     path = folder / PAGE if page is None else page
-    remedy = f"--force replaces it{'' if page else ', --page PATH writes another'}."
-    check_page(path, force=force, remedy=remedy)
+    other = "" if page else ", --page PATH writes another"
+    check_page(path, force=force, name="page", remedy=f"--force replaces it{other}.")
     scene = scene_of_run(folder)
     if color is not None:
         scene = replace(scene, colors=(column(color, scene.positions.shape[1]), *scene.colors))
-    write(html(thinned(scene, max_tokens, max_frames)), path, force=force, remedy=remedy)
+    write(html(thinned(scene, max_tokens, max_frames)), path, force=force)
     print(f"page:   {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0
 

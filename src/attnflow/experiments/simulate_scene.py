@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 SCALARS = {
-    "energy": ("Energy, share of one cluster's", "energy"),
+    "energy": ("Energy, share of consensus", "energy"),
     "order_parameter": ("Order parameter", "R"),
     "effective_rank": ("Effective rank", "rank"),
 }

@@ -85,7 +85,7 @@ def scene(data: xr.Dataset) -> Scene | None:
             Panel("rho", "Mean cosine", "rho", tuple(rho)),
             count_panel(x, data.clusters.values),
             Panel("rank", "Effective rank", "rank", (rank,)),
-            Panel("energy", "Energy, share of one cluster's", "energy", (energy,)),
+            Panel("energy", "Energy, share of consensus", "energy", (energy,)),
         ),
         histogram=Histogram(edges, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)),
         notes=(

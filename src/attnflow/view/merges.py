@@ -105,7 +105,7 @@ def scene_of_merges(
     """
     values = frames["log10_times"].copy()
     values[0] = 2 * values[1] - values[2]
-    clock = Clock(values, log=True, zero=True, label="log10 t")
+    clock = Clock(values, log=True, zero=True)
     place = lambda log10: np.maximum(log10, values[0])
     thin = _some(np.arange(len(steps["energies"])), POINTS)
     x = place(steps["log10_times"][thin])
@@ -128,7 +128,7 @@ def scene_of_merges(
                 note=note,
             )
         )
-    energy = Panel("energy", "Energy, share of one cluster's", "energy", tuple(curves))
+    energy = Panel("energy", "Energy, share of consensus", "energy", tuple(curves))
     counts = count_panel(x, steps["clusters"][thin])
     tree = Dendrogram(pairs, at, np.arange(frames["tokens"].shape[1]), frames["tokens"].shape[1])
     notes = [

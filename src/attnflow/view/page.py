@@ -66,14 +66,13 @@ def html(scene: Scene) -> str:
     )
 
 
-def write(text: str, path: Path | str, *, force: bool = False, remedy: str = "") -> Path:
+def write(text: str, path: Path | str, *, force: bool = False) -> Path:
     """Write a page, whole or not at all.
 
     Args:
         text: HTML.
         path: File to write.
         force: Whether to replace a file that is there.
-        remedy: What to do if one is there.
 
     Raises:
         FileExistsError: If there is a file and `force` is not set.
@@ -82,7 +81,7 @@ def write(text: str, path: Path | str, *, force: bool = False, remedy: str = "")
     from attnflow.store.files import sync, told
 
     path = Path(path)
-    check_page(path, force=force, remedy=remedy)
+    check_page(path, force=force)
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         new.write_text(text, encoding="utf-8", newline="\n")
@@ -91,8 +90,8 @@ def write(text: str, path: Path | str, *, force: bool = False, remedy: str = "")
             new.replace(path)
         else:
             os.link(new, path)
-    except FileExistsError:
-        check_page(path, force=force, remedy=remedy)
+    except FileExistsError:  # someone else's, since the check
+        check_page(path, force=force)
         raise
     except OSError as error:
         raise told(error, f"Page {path} could not be written: {error.strerror}.") from error
@@ -101,21 +100,25 @@ def write(text: str, path: Path | str, *, force: bool = False, remedy: str = "")
     return path
 
 
-def check_page(path: Path | str, *, force: bool, remedy: str = "") -> None:
+def check_page(
+    path: Path | str,
+    *,
+    force: bool,
+    name: str = "path",
+    remedy: str = "Pass `force=True` to replace it.",
+) -> None:
     """Raise `FileExistsError` or another `OSError`, before any work, unless a page can be written there."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(
-            f"Argument `path` must name a file, but {str(path)!r} is a folder. Add `view.html`."
+            f"Argument `{name}` must name a file, but {str(path)!r} is a folder. Add `view.html`."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"Argument `path` must be in a folder that exists, but {str(path.parent)!r} does not."
+            f"Argument `{name}` must be in a folder that exists, but {str(path.parent)!r} does not."
         )
     if os.path.lexists(path) and not force:
-        raise FileExistsError(
-            f"Argument `path` must be free, but {str(path)!r} exists. {remedy or 'Pass `force=True` to replace it.'}"
-        )
+        raise FileExistsError(f"Argument `{name}` must be free, but {str(path)!r} exists. {remedy}")
 
 
 def pack(arrays: dict[str, np.ndarray]) -> tuple[dict[str, Any], bytes]:

@@ -61,7 +61,7 @@ def clock_of(ts: np.ndarray) -> Clock:
         values = np.log10(ts)
     if zero := bool(ts[0] == 0):
         values[0] = 2 * values[1] - values[2]
-    return Clock(values, log=True, zero=zero, label="log10 t")
+    return Clock(values, log=True, zero=zero)
 
 
 def layer_clock(layers: int) -> Clock:
@@ -114,7 +114,7 @@ class Histogram:
 
     edges: np.ndarray
     shares: np.ndarray
-    title: str = "cosines of pairs"
+    title: str = "Cosines of pairs"
     label: str = "cos(x_i, x_j)"
     note: str = ""
 
