@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+import attnflow
 from attnflow.experiments import EXPERIMENTS, load
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -121,6 +122,19 @@ def test_no_stale_names(page):
             resolve(node, names)
         if isinstance(node, ast.Call) and (function := resolve(node.func, names)) is not None:
             check_keywords(node, function)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
+def test_no_stale_names_in_the_text(page):
+    """Dotted names in backticks, such as `theory.two_clusters.merge_angle`."""
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    parts = "|".join(("af", *attnflow._MODULES))
+    for span in re.findall(r"`([^`]+)`", prose):
+        for dotted in re.findall(rf"(?<![\w./])(?:{parts})(?:\.[A-Za-z]\w*)+", span):
+            resolve(
+                ast.parse(dotted, mode="eval").body,
+                {"af": attnflow} | {name: getattr(attnflow, name) for name in attnflow._MODULES},
+            )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
