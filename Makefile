@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test browser lint docs bench clean
+.PHONY: demo test browser lint docs bench wheel fuzz clean
 
 demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a design, the staircase, and its page.
 	$(BIN)/attnflow run simulate --tokens digits
@@ -30,6 +30,17 @@ docs: $(VENV)/.docs  ## Build the documentation: every page executed, warnings a
 
 bench: $(VENV)/.bench  ## Measure speed against peers: JSON in benchmarks/results, tables on screen.
 	$(BIN)/python -m benchmarks
+
+wheel: $(VENV)/.dev  ## Build wheel and sdist, and use the wheel in an empty environment, elsewhere.
+	rm -rf dist build/wheel && mkdir -p build/wheel/elsewhere
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build/wheel/elsewhere && ../venv/bin/attnflow run staircase --n 12 --beta 20 && ../venv/bin/attnflow doctor
+
+fuzz: $(VENV)/.dev  ## 10 000 cases of odd input: right answer or one sentence; report in build/fuzz.json.
+	mkdir -p build
+	$(BIN)/python -m fuzz --cases 10000 --json build/fuzz.json
 
 clean:
 	rm -rf $(VENV) runs

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from attnflow.stochastic import solve_sde
     from attnflow.trajectory import Trajectory
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _MODULES = (
     "analysis", "coalescence", "distributed", "experiments", "kernels", "layers", "mean_shift",
