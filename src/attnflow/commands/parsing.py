@@ -40,7 +40,7 @@ def _one_line(message: str, prog: str) -> str:
     said = re.split(r"\n\n", "\n".join(lines).strip(), maxsplit=1)[0].replace("\n", " ").rstrip(".")
     near = re.search(r"Perhaps you meant:\s*(--\S+)", " ".join(lines))
     hint = f" Did you mean {near.group(1)}?" if near else ""
-    return f"{said}.{hint} See `{prog} --help`."
+    return f"{said[:1].upper()}{said[1:]}.{hint} See `{prog} --help`."
 
 
 def print_json(value: Any) -> None:
