@@ -82,7 +82,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     betas = np.linspace(config.beta_min, config.beta_max, config.beta_count)
     kappas = np.append(
         np.geomspace(config.kappa_min, config.kappa_max, config.kappa_count), np.inf
@@ -180,7 +180,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
     return {name: plain(data[name].values) for name in names}
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_between, check_choice, check_count, check_finite
 

@@ -15,7 +15,7 @@ from attnflow.experiments.intervals import half_interval
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Config", "draw", "numbers", "resolve", "run", "summary"]
+__all__ = ["Config", "check", "draw", "numbers", "resolve", "run", "summary"]
 
 HIGHEST = 1.8
 """Largest kappa of a branch, in units of kappa_c."""
@@ -82,7 +82,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     cases = [(m, d, b) for m in config.models for d in config.dimensions for b in config.betas]
     shape = len(config.models), len(config.dimensions), len(config.betas)
     curves = [_curve(*case) for case in cases]
@@ -167,7 +167,7 @@ def _rows(data: xr.Dataset) -> list[xr.Dataset]:
     ]
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_count
 

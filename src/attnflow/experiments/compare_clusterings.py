@@ -128,7 +128,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     import xarray as xr
     from tqdm import tqdm
 
-    _check(config)
+    check(config)
     loaded = [load(config, name) for name in config.data]
     shape = len(config.data), len(config.methods)
     done, found = 0, {name: np.full(shape, np.nan) for name in QUANTITIES}
@@ -166,7 +166,8 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     )
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
+    """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_choice, check_count
 
     check_count(len(config.data), "len(data)")

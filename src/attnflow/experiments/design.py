@@ -69,7 +69,7 @@ class Config:
 
 def resolve(config: Config) -> Config:
     """Config with the logit scale and the switch of mix filled in, once every setting makes sense."""
-    _check(config)
+    check(config)
     return replace(config, beta=beta_of(config), tau=tau_of(config))
 
 
@@ -338,7 +338,7 @@ def _plain(values: np.ndarray) -> Any:
     return [x if np.isfinite(x) else None for x in values.tolist()]
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be designed, before work starts."""
     from attnflow.errors import check_between, check_choice, check_count, check_finite
 

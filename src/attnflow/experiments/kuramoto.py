@@ -82,7 +82,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     theory = af.theory
     ts = np.linspace(0.0, config.t_max, SAVES)
     starts = [_quantiles(config.n, r0) for r0 in config.r0]
@@ -163,7 +163,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_between, check_count, check_finite
 

@@ -93,7 +93,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     random = _random_all(config, progress, checkpoint)
     return xr.Dataset(
         _one_layer(config) | _escapes(config) | _random_tokens(config, random),
@@ -160,7 +160,7 @@ def _plain(values: Any) -> Any:
     return values.item() if np.isfinite(values) else None
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_between, check_count, check_finite, check_memory
 

@@ -15,7 +15,7 @@ from attnflow.experiments.mean_field_figure import draw
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Config", "draw", "numbers", "resolve", "run", "summary"]
+__all__ = ["Config", "check", "draw", "numbers", "resolve", "run", "summary"]
 
 MODES = 6
 """Modes whose error is measured."""
@@ -99,7 +99,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     config = resolve(config)
     ns = np.unique(np.geomspace(config.n_min, config.n_max, config.n_count).round().astype(int))
     path, facts = _path(config)
@@ -174,7 +174,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
     return found | {name: data.attrs[name] for name in ("peaks", "fastest_mode", "t_resolved")}
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_between, check_choice, check_count, check_finite
 

@@ -70,7 +70,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     betas = np.linspace(config.beta_min, config.beta_max, config.beta_count)
     found = _merge_all(config, betas, progress, checkpoint)
     heights = found["log10_time"] * np.log(10) + np.log(betas)[:, None]
@@ -148,7 +148,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
     }
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_between, check_count, check_finite
 

@@ -75,7 +75,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     betas = np.geomspace(config.beta_min, config.beta_max, config.beta_count)
     found = _count_all(config, betas, progress, checkpoint)
     counts = np.stack([found[kind] for kind in KINDS])
@@ -154,7 +154,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
     return {name: data[name].values.tolist() for name in names}
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_between, check_count, check_finite
 

@@ -85,7 +85,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     import xarray as xr
 
     config = resolve(config)
-    _check(config)
+    check(config)
     found = _run_all(config, progress, checkpoint)
     ts, layers = np.linspace(0, config.t_max, SAVES), np.arange(config.depth + 1)
     theory = {panel: _theory(panel, config, ts) for panel in PANELS}
@@ -151,7 +151,7 @@ def orders(data: xr.Dataset) -> dict[str, tuple[list[str], list[str]]]:
     return found
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     from attnflow.errors import check_between, check_choice, check_count, check_finite
 

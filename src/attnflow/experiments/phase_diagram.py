@@ -100,7 +100,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     import xarray as xr
 
     config = resolve(config)
-    _check(config)
+    check(config)
     ts = np.linspace(0.0, config.t_max, config.time_count)
     betas = np.linspace(config.beta_min, config.beta_max, config.beta_count)
     found = _integrate(config, betas, progress, checkpoint)
@@ -191,7 +191,7 @@ def numbers(data: xr.Dataset) -> dict[str, Any]:
     return {"dim": data.dim.values.tolist()} | {name: plain(data[name].values) for name in names}
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be run, before work starts."""
     import jax.numpy as jnp
 

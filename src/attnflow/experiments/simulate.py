@@ -237,6 +237,11 @@ _EQUATIONS = {
 }
 
 
+def check(config: Config) -> None:
+    """Refuse what cannot be run, before work starts."""
+    _prepare(resolve(config))
+
+
 def _prepare(config: Config):
     """Check everything that can be checked before work starts."""
     from attnflow.errors import check_between, check_choice, check_count, check_finite, check_memory

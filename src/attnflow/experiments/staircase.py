@@ -71,13 +71,9 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     import jax.random as jr
     import xarray as xr
 
-    from attnflow.errors import check_choice, check_count
     from attnflow.view.merges import frames_of
 
-    check_count(config.n, "n", low=2)
-    check_count(config.d, "d", low=2)
-    check_count(config.seed, "seed", low=0)
-    check_choice(config.model, "model", ("sa", "usa"))
+    check(config)
     rules = {
         "sa": af.Attention(config.beta),
         "usa": af.UnnormalizedAttention(config.beta, clock="rescaled"),
@@ -119,6 +115,16 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
             **{name: value for name, value in asdict(config).items() if name != "dtype"},
         },
     )
+
+
+def check(config: Config) -> None:
+    """Refuse what cannot be run, before work starts."""
+    from attnflow.errors import check_choice, check_count
+
+    check_count(config.n, "n", low=2)
+    check_count(config.d, "d", low=2)
+    check_count(config.seed, "seed", low=0)
+    check_choice(config.model, "model", ("sa", "usa"))
 
 
 def draw(data: xr.Dataset) -> Figure:

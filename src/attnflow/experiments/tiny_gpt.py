@@ -84,7 +84,7 @@ def run(config: Config, *, progress: bool = False, checkpoint: Any = None) -> xr
     """
     import xarray as xr
 
-    _check(config)
+    check(config)
     found = _train_all(config, progress, checkpoint)
     depths = [config.shallow, config.deep]
     path = ("measured", "scheme", "depth", "layer")
@@ -165,7 +165,7 @@ def gradient_ratio(data: xr.Dataset) -> np.ndarray:
     return data.gradient.sel(block=1).values / np.stack(last, axis=-1)
 
 
-def _check(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuse what cannot be trained, before work starts."""
     from attnflow.errors import check_between, check_count, check_finite
 
