@@ -126,6 +126,8 @@ def test_more_dimensions_are_seen_on_principal_axes(tmp_path):
     np.testing.assert_allclose(axes.T @ axes, np.eye(3), atol=1e-12)
     shown = arrays["positions"].reshape(-1, 3) / meta["tokens"]["scale"]
     np.testing.assert_allclose(shown, rows @ axes, atol=meta["tokens"]["error"] + 1e-9)
+    held = (shown**2).sum(axis=0) / len(rows)
+    np.testing.assert_allclose(held, meta["space"]["variance"], atol=2 * meta["tokens"]["error"])
     assert "not centred" in meta["space"]["note"] and "unit ball" in meta["space"]["note"]
 
 
@@ -145,10 +147,31 @@ def test_a_larger_run_is_thinned_and_says_so(tmp_path):
 
 
 def test_frames_are_thinned_evenly_in_log_time():
-    clock = clock_of(np.append(0, np.geomspace(1e-2, 1e4, 1000)))
+    """Also where saves are not even: nearest to 50 even values, so off by half a gap of the saves."""
+    clock = clock_of(
+        np.unique(np.concatenate([[0], np.geomspace(1e-2, 1e4, 1000), np.arange(9e3)]))
+    )
     kept = clock.values[frames_shown(clock, 50)]
     assert len(kept) == 50 and kept[0] == clock.values[0] and kept[-1] == clock.values[-1]
-    assert np.ptp(np.diff(kept)) < 3 * (clock.values[2] - clock.values[1])
+    even = np.linspace(kept[0], kept[-1], 50)
+    assert np.abs(kept - even).max() <= np.diff(clock.values).max() / 2 + 1e-12
+
+
+def test_a_scene_is_thinned_token_by_token():
+    """Colours, numbers, names and leaves stay with their token, also if it is thinned twice."""
+    data = staircase.run(staircase.Config(n=12, beta=80.0, seed=2))
+    whole = replace(staircase.scene(data), names=tuple("abcdefghijkl"))
+    few = thinned(thinned(whole, 8, 60), 5, 20)
+    assert few.positions.shape == (20, 5, 2) and few.tokens == 12 and len(few.clock.values) == 20
+    at = np.searchsorted(whole.clock.values, few.clock.values)
+    for whole_part, part in (
+        (whole.positions, few.positions),
+        (whole.colors[0].values, few.colors[0].values),
+    ):
+        np.testing.assert_array_equal(whole_part[at][:, few.index], part)
+    np.testing.assert_array_equal(few.dendrogram.leaf_of, few.index)
+    assert few.names == tuple("abcdefghijkl"[i] for i in few.index)
+    np.testing.assert_array_equal(few.histogram.shares, whole.histogram.shares[at])
 
 
 @settings(max_examples=60, deadline=None)
@@ -232,6 +255,16 @@ def test_a_page_is_whole_or_absent(sphere_run, tmp_path, monkeypatch):
         with pytest.raises(OSError, match="could not be written: No space left"):
             sphere_run.to_html(target)
     assert list(tmp_path.iterdir()) == []
+
+    def overtaken(path):
+        target.write_text("theirs")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("attnflow.store.files.sync", overtaken)
+        with pytest.raises(FileExistsError, match="must be free"):
+            sphere_run.to_html(target)
+    assert target.read_text() == "theirs" and list(tmp_path.iterdir()) == [target]
+    target.unlink()
     assert sphere_run.to_html(target) == target
     before = target.read_bytes()
     with pytest.raises(
