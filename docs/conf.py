@@ -65,6 +65,7 @@ sphinx_gallery_conf = {
     "image_scrapers": ("figures.keep_figures",),
     "abort_on_example_error": True,
     "download_all_examples": False,
+    "notebook_extensions": set(),  # MyST-NB would execute them a second time
     "remove_config_comments": True,
     "show_memory": False,
     "show_signature": False,
