@@ -18,11 +18,16 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10_000, help="number of cases, about")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other cases")
     parser.add_argument("--only", default="", help="targets whose name holds this text")
+    parser.add_argument("--without", default="-", help="no target whose name holds this text")
     parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds that a case may take")
     parser.add_argument("--json", default="", metavar="FILE", help="write the report there as JSON")
     options = parser.parse_args()
-    chosen = {name: target for name, target in TARGETS.items() if options.only in name}
+    chosen = {
+        name: target
+        for name, target in TARGETS.items()
+        if options.only in name and options.without not in name
+    }
     if not chosen or options.cases < 1:
         parser.error(f"no cases: the targets are {', '.join(TARGETS)}")
     started, outcomes, kinds = time.monotonic(), [], Counter()

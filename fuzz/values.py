@@ -29,6 +29,8 @@ odd = st.one_of(
     st.text(max_size=6),
     st.lists(st.floats(), max_size=3),
 )
+odd_size = odd.filter(lambda value: not (isinstance(value, int | float) and 10 < value < 1e9))
+"""No size of an array that would be compiled for, just to be right."""
 
 
 def real(low: float, high: float) -> st.SearchStrategy:
@@ -46,9 +48,10 @@ def choice(*values: Any) -> st.SearchStrategy:
     return st.sampled_from(values)
 
 
-def times(t_max: float = 20.0, most: int = 4) -> st.SearchStrategy:
+def times(t_max: float = 20.0, most: int = 4, *, exactly: int = 0) -> st.SearchStrategy:
     """Increasing lists of times from 0 on, at least 0.01 apart."""
-    steps = st.lists(st.floats(0.01, t_max), min_size=1, max_size=most - 1)
+    fewest = (exactly or 2) - 1
+    steps = st.lists(st.floats(0.01, t_max), min_size=fewest, max_size=(exactly or most) - 1)
     return steps.map(lambda gaps: [0.0, *np.round(np.cumsum(gaps), 6).tolist()])
 
 

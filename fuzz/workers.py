@@ -14,6 +14,8 @@ from typing import Any
 from fuzz.judge import Outcome
 
 CHUNK = 50
+CACHE = Path(__file__).parents[1] / "build" / "fuzz"
+"""Compiled programs, for the next run."""
 MAPS = 20_000
 """Memory maps at which compiled programs are dropped; Linux grants a process 65 530."""
 
@@ -119,6 +121,10 @@ def _work(pipe: Connection, limit: float) -> None:
     from fuzz.targets import TARGETS
 
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_traceback_filtering", "off")
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     while True:
         try:
             chunk = pipe.recv()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 import attnflow as af
 from attnflow.analysis import clusters
 from attnflow.kernels import KERNEL_SUMS, causal, exclude_self, window
-from fuzz.values import Target, bad_tokens, choice, count, odd, real, spec, tokens
+from fuzz.values import Target, bad_tokens, choice, count, odd, odd_size, real, spec, tokens
 
 SIZES, DIMENSIONS = choice(1, 2, 5, 8), choice(2, 3, 4)
 MASKS = {"none": None, "causal": causal, "exclude_self": exclude_self, "window": window(1)}
@@ -84,19 +85,26 @@ def cluster_labels(x, cosine):
     assert 1 <= k <= labels.shape[-1] and clusters.cluster_sizes(labels).sum() == labels.size
 
 
+@jax.jit
+def _observed(x, beta):
+    own = {name: f(x) for name, f in af.observables.OBSERVABLES.items()}
+    own["scaled_energy"] = af.observables.scaled_energy(x, beta)
+    return own | {"entropy": af.observables.attention_entropy(x, beta)}
+
+
 def observables(x, beta):
-    x = jnp.asarray(tokens(x))
-    n, eps = len(x), 1e-5
-    for name, f in af.observables.OBSERVABLES.items():
-        assert np.isfinite(f(x)), name
-    rho, rank = float(af.observables.mean_cosine(x)), float(af.observables.effective_rank(x))
-    assert -1 / max(n - 1, 1) - eps <= rho <= 1 + eps, "rho"
-    assert 1 - eps <= rank <= min(x.shape) + eps, "rank"
-    assert 0 <= af.observables.order_parameter(x) <= 1 + eps, "R"
-    scaled = float(af.observables.scaled_energy(x, beta))
-    assert 0 <= scaled <= 1 + 1e-4, "scaled energy"
-    entropy = np.asarray(af.observables.attention_entropy(x, beta))
-    assert ((entropy >= -1e-3) & (entropy <= np.log(n) + 1e-3)).all(), "entropy"
+    seen = {
+        name: np.asarray(value) for name, value in _observed(jnp.asarray(tokens(x)), beta).items()
+    }
+    n, d, eps = len(seen["entropy"]), np.shape(tokens(x))[1], 1e-5
+    assert all(np.isfinite(value).all() for value in seen.values()), "not finite"
+    assert -1 / max(n - 1, 1) - eps <= seen["mean_cosine"] <= 1 + eps, "rho"
+    assert 1 - eps <= seen["effective_rank"] <= min(n, d) + eps, "rank"
+    assert 0 <= seen["order_parameter"] <= 1 + eps, "R"
+    assert 0 <= seen["scaled_energy"] <= 1 + 1e-4, "scaled energy"
+    assert (seen["entropy"] >= -1e-3).all() and (seen["entropy"] <= np.log(n) + 1e-3).all(), (
+        "entropy"
+    )
 
 
 def kernel_sum(x, name, beta, mask, seed):
@@ -147,15 +155,19 @@ def log_times(t_max, count, t_min):
 good = spec()
 TARGETS = {
     "sphere.uniform": Target(
-        uniform, {"seed": count(0, 9), "n": SIZES, "d": DIMENSIONS}, bad={"seed": None}
+        uniform,
+        {"seed": count(0, 9), "n": SIZES, "d": DIMENSIONS},
+        bad={"seed": None, "n": odd_size, "d": odd_size},
     ),
     "sphere.hemisphere": Target(
-        hemisphere, {"seed": count(0, 9), "n": SIZES, "d": DIMENSIONS}, bad={"seed": None}
+        hemisphere,
+        {"seed": count(0, 9), "n": SIZES, "d": DIMENSIONS},
+        bad={"seed": None, "n": odd_size, "d": odd_size},
     ),
     "sphere.vmf": Target(
         vmf,
         {"seed": count(0, 9), "n": choice(1, 5), "d": DIMENSIONS, "concentration": real(0, 1e6)},
-        bad={"seed": None},
+        bad={"seed": None, "n": odd_size, "d": odd_size},
     ),
     "sphere.equiangular": Target(
         equiangular, {"n": choice(2, 3, 5), "rho": real(-0.25, 1.0), "d": choice(None, 5, 8)}
@@ -169,7 +181,7 @@ TARGETS = {
             "k": choice(1, 2, 3),
             "spread": real(0, 10),
         },
-        bad={"seed": None},
+        bad={"seed": None, "n": odd_size, "d": odd_size},
     ),
     "sphere.polygon": Target(polygon, {"n": SIZES, "d": DIMENSIONS}, 0.5),
     "sphere.normalize": Target(

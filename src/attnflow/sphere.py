@@ -174,6 +174,7 @@ def equiangular(
     check_count(n, "n")
     _check_room(n, n)
     lowest = -1 / (n - 1) if n > 1 else -1.0
+    check_shape(rho, "rho", ())
     check_between(
         rho, "rho", lowest * (1 + 1e-12), 1.0, remedy="No n vectors have that common cosine."
     )
@@ -200,12 +201,12 @@ def clusters(key: PRNGKeyArray, n: int, d: int, *, k: int, spread: float) -> Flo
         n: Number of tokens.
         d: Dimension, >= 2.
         k: Number of clusters, 1 <= k.
-        spread: Standard deviation of each tangent coordinate, in radians, >= 0.
+        spread: Standard deviation of each tangent coordinate, in radians, in [0, 100].
     """
     _check_size(n, d)
     check_count(k, "k")
     check_finite(spread, "spread")
-    check_between(spread, "spread", low=0.0)
+    check_between(spread, "spread", 0.0, 100.0)
     key_centre, key_token = jr.split(key)
     centre = uniform(key_centre, k, d)[jnp.arange(n) % k]
     return exp(centre, spread * project(centre, jr.normal(key_token, (n, d))))

@@ -183,7 +183,7 @@ def _coalesce() -> str:
     from attnflow import Attention, coalesce, sphere
 
     tree = coalesce(Attention(40.0), sphere.uniform(jr.key(0), 24, 2))
-    if tree.status != "consensus" or not np.all(np.diff(tree.energies) >= 0):
+    if tree.status != "collapsed" or not np.all(np.diff(tree.energies) >= 0):
         raise AssertionError(f"ended as {tree.status}, energies from {tree.energies.min():.3g}")
     return f"24 tokens are one cluster at t = 10^{tree.log10_times[-1]:.1f}"
 

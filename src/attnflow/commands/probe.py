@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from dataclasses import make_dataclass
 
 from attnflow.commands import run
 from attnflow.commands.parsing import parse
@@ -18,10 +18,14 @@ CONDITION is like rho>0.9@last or rank<10@any,rho>0.8@6; if one is true, the exi
 
 def main(argv: list[str]) -> int:
     """`attnflow probe MODEL ...`; exit code 1 if a condition of --fail-on is true."""
-    if not argv or argv[0] in ("-h", "--help") or argv[0].startswith("-"):
+    if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
+        return 0 if argv else 2
     model, *rest = argv
+    if model.startswith("-"):
+        raise ValueError(
+            f"Argument `model` must come first, but model={model!r}. See `attnflow probe --help`."
+        )
     condition = ""
     if "--fail-on" in rest:
         at = rest.index("--fail-on")
@@ -31,19 +35,20 @@ def main(argv: list[str]) -> int:
             )
         condition = rest[at + 1]
         del rest[at : at + 2]
-    code = run.main(["trained-model", "--model", model, *rest])
-    if not condition or code:
-        return code
+    words = ["--model", model, *rest]
+    if not condition:
+        return run.main(["trained-model", *words])
+
     from attnflow import store
     from attnflow.experiments import trained_model
 
-    out = Path(rest[rest.index("--out") + 1]) if "--out" in rest else Path("runs")
-    plain = [word for word in rest if word not in ("--json", "--quiet", "--force", "--resume")]
-    if "--out" in plain:
-        at = plain.index("--out")
-        del plain[at : at + 2]
-    config = parse(trained_model.Config, ["--model", model, *plain], "attnflow probe")
-    data = store.load(store.folder_of("trained-model", trained_model.resolve(config), out))
+    trained_model.read_conditions(condition)
+    parts = [("config", trained_model.Config), ("output", run.Output)]
+    given = parse(make_dataclass("Probe", parts), words, "attnflow probe")
+    if code := run.main(["trained-model", *words]):
+        return code
+    config = trained_model.resolve(given.config)
+    data = store.load(store.folder_of("trained-model", config, given.output.out))
     found = trained_model.failures(data, condition)
     for text in found:
         print(f"attnflow: {text}", file=sys.stderr)

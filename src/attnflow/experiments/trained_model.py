@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["Config", "draw", "failures", "numbers", "page", "resolve", "run", "scene", "summary"]
 
 CONTROLS = ("shuffled", "repeated", "random-init")
-CONDITION = re.compile(r"(\w+)\s*([<>])\s*([-+.\deE]+)\s*@\s*(last|any|\d+)")
+CONDITION = re.compile(
+    r"(\w+)\s*([<>])\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*@\s*(last|any|\d+)"
+)
 STEP_NAMES = {
     "attention": "attention",
     "attention_norm": "norm after it",
@@ -244,18 +246,28 @@ def _hypotheses(data: xr.Dataset) -> tuple[list[str], list[str]]:
     ]
 
 
+def read_conditions(condition: str) -> list[re.Match[str]]:
+    """Parts of a condition like `rho>0.9@last,rank<10@any`."""
+    matches = [CONDITION.fullmatch(part.strip()) for part in condition.split(",")]
+    found = [match for match in matches if match is not None and match[1] in NAMES]
+    if len(found) < len(matches):
+        raise ValueError(
+            f"Argument `fail_on` must be like 'rho>0.9@last' with one of {', '.join(NAMES)}, and last, any or "
+            f"a layer, but fail_on={condition!r}."
+        )
+    return found
+
+
 def failures(data: xr.Dataset, condition: str) -> list[str]:
     """What of `rho>0.9@last` is true of a model: sentences, none if it passes.
 
     Conditions join by commas: a name (rho, rank, entropy, gap), < or >, a number, @ and last, any, or a layer.
     """
     found = []
-    for part in condition.split(","):
-        match = CONDITION.fullmatch(part.strip())
-        if match is None or match[1] not in NAMES or NAMES[match[1]] not in data:
+    for match in read_conditions(condition):
+        if NAMES[match[1]] not in data:
             raise ValueError(
-                f"Argument `fail_on` must be like 'rho>0.9@last' with one of {', '.join(NAMES)}, and last, any or "
-                f"a layer, but fail_on={condition!r}."
+                f"Argument `fail_on` must be of what was measured, but fail_on={condition!r} and there are no heads."
             )
         values = data[NAMES[match[1]]].values
         values = values.min(axis=1) if values.ndim == 2 else values
@@ -267,7 +279,7 @@ def failures(data: xr.Dataset, condition: str) -> list[str]:
             )
         limit = float(match[3])
         bad = [k for k in where if (values[k] > limit) == (match[2] == ">") and values[k] != limit]
-        found += [f"{match[1]} is {values[k]:.4g} at layer {k}, {part.strip()}" for k in bad]
+        found += [f"{match[1]} is {values[k]:.4g} at layer {k}, {match[0]}" for k in bad]
     return found
 
 

@@ -111,17 +111,17 @@ def read_states(path: str | Path) -> list[np.ndarray]:
     A single array of shape (layers, n, d) is split. Pickled arrays are refused.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        arrays: Mapping[str, np.ndarray] = load_file(path)
-    elif path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    else:
+    if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(
             f"Argument `states` must be a .npz or .safetensors file, but states={str(path)!r}."
         )
+    try:
+        arrays = _arrays(path)
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ValueError(
+            f"Argument `states` must be a readable {path.suffix} file of arrays, but states={str(path)!r}: {reason}."
+        ) from error
     names = sorted(arrays, key=lambda name: (len(name), name))
     states = [arrays[name] for name in names]
     if len(states) == 1 and states[0].ndim == 3:
@@ -132,6 +132,16 @@ def read_states(path: str | Path) -> list[np.ndarray]:
             f"Argument `states` must hold arrays of one shape (n, d), one per layer, but {path} holds {shapes}."
         )
     return states
+
+
+def _arrays(path: Path) -> Mapping[str, np.ndarray]:
+    """Arrays of a file by name; pickled ones are refused."""
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _read(module: Any) -> Block | None:
