@@ -2,7 +2,7 @@
 import { css, sequential, sizes } from "./colours.js";
 import { count, element, number } from "./text.js";
 
-const LINES = 7;
+const LINES = 6;
 
 function line(colour, text, detail = "") {
   const item = element("li");

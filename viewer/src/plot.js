@@ -1,8 +1,8 @@
 // Axes of a small plot in SVG: crisp at any size, in the colours of the page.
 import { niceTicks } from "./ticks.js";
-import { element, number, power, shape } from "./text.js";
+import { element, number, power, shape, subscripts } from "./text.js";
 
-export const MARGIN = { left: 54, right: 14, top: 8, bottom: 34 };
+export const MARGIN = { left: 62, right: 14, top: 8, bottom: 34 };
 
 /** A card with a title and an SVG of its own width; `redraw(width, height)` is called when that changes. */
 export function makeCard(title, height, redraw) {
@@ -50,9 +50,15 @@ export function rangeOf(lists, log) {
 /** Marks of a value axis. */
 export function valueTicks(low, high, log, wanted = 4) {
   if (!log) return niceTicks(low, high, wanted).map((at) => ({ at, text: number(at) }));
-  if (high - low >= 1.2) return niceTicks(low, high, wanted, true).map((at) => ({ at, text: power(at) }));
-  const inside = niceTicks(10 ** low, 10 ** high, wanted).filter((value) => value > 0);
-  return inside.map((value) => ({ at: Math.log10(value), text: number(value) }));
+  if (high - low >= 3 || high > 5) return niceTicks(low, high, wanted, true).map((at) => ({ at, text: power(at) }));
+  if (high - low < 0.8) {
+    const inside = niceTicks(10 ** low, 10 ** high, wanted).filter((value) => value > 0);
+    return inside.map((value) => ({ at: Math.log10(value), text: number(value) }));
+  }
+  const factors = high - low > 1.6 ? [1, 3] : [1, 2, 5];
+  const decades = Array.from({ length: Math.ceil(high) - Math.floor(low) }, (_, k) => 10 ** (Math.floor(low) + k));
+  const values = decades.flatMap((decade) => factors.map((factor) => Number((factor * decade).toPrecision(3))));
+  return values.map((value) => ({ at: Math.log10(value), text: number(value) }));
 }
 
 function text(svg, content, attributes) {
@@ -80,9 +86,9 @@ export function drawAxes(svg, width, height, x, y) {
     const half = 3.2 * tick.text.length;
     if (at + half > width) made.setAttribute("text-anchor", "end");
   }
-  text(svg, x.label, { class: "label", x: (left + right) / 2, y: height - 5, "text-anchor": "middle" });
+  text(svg, subscripts(x.label), { class: "label", x: (left + right) / 2, y: height - 5, "text-anchor": "middle" });
   const middle = (top + bottom) / 2;
-  text(svg, y.label, { class: "label", "text-anchor": "middle", transform: `translate(11 ${middle}) rotate(-90)` });
+  text(svg, subscripts(y.label), { class: "label", "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` });
 }
 
 /** Calls `move(x, y, event)` with the place in `svg` where the pointer is pressed, and then where it is dragged to. */

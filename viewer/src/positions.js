@@ -19,7 +19,7 @@ export function makePositions(page) {
   const { positions, scale } = meta.tokens;
   const { kind } = meta.space;
   const unit = kind === "axes" ? extent(page.array(positions), scale) : 1;
-  const thickness = Math.min(0.06, 0.012 * Math.sqrt(shown));
+  const thickness = Math.min(0.045, 0.008 * Math.sqrt(shown));
   const onBall = kind !== "axes";
 
   function at(position, out) {

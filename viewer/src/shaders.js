@@ -7,7 +7,7 @@ const DISTANCE = `
   float presence(vec3 place, vec4 seen) {
     if (kind == 1) {
       vec3 toCamera = normalize(cameraPosition);
-      return smoothstep(-0.22, 0.3, dot(normalize(place), toCamera) - nearer);
+      return smoothstep(-0.25, 0.1, dot(normalize(place), toCamera) - nearer);
     }
     if (kind == 2) return 1.0 - smoothstep(depths.x, depths.y, -seen.z);
     return 1.0;
@@ -78,7 +78,7 @@ export const HALOS = {
       vec4 seen = modelViewMatrix * vec4(position, 1.0);
       gl_Position = projectionMatrix * seen;
       shade = tint;
-      strength = look.y * mix(0.25, 1.0, presence(position, seen));
+      strength = look.y * mix(0.4, 1.0, presence(position, seen));
       wide = pixels(look.x, seen);
       gl_PointSize = wide;
     }

@@ -13,7 +13,7 @@ import { element } from "./text.js";
 const KIND = { circle: 0, sphere: 1, axes: 2 };
 const HALF_ANGLE = 14; // degrees, of the perspective view
 const MOST_HALOS = 2048;
-const REACH = { circle: 1.2, sphere: 1.08, axes: 1.32 }; // radius of what has to be in view
+const REACH = { circle: 1.2, sphere: 1.12, axes: 1.42 }; // radius of what has to be in view
 const START = new Vector3(0.62, -1, 0.5).normalize(); // from where the scene is seen first
 
 function cloud(count, shader, uniforms, options) {
@@ -63,7 +63,7 @@ export function makeStage(page, columns, { redraw, calm }) {
   const common = {
     nearer: { value: 0 }, depths: { value: new Vector2(0, 1) }, kind: { value: solid ? KIND[space.kind] : 0 },
     unit: { value: 1 }, largest: { value: 256 }, ground: { value: new Color() }, line: { value: new Color() },
-    fade: { value: space.kind === "sphere" ? 0.26 : 0.5 },
+    fade: { value: space.kind === "sphere" ? 0.42 : 0.5 },
   };
   const balls = cloud(shown, TOKENS, common, { alphaToCoverage: solid, depthTest: solid, depthWrite: solid });
   const halos = cloud(MOST_HALOS, HALOS, common, { depthTest: false, depthWrite: false });
@@ -153,25 +153,29 @@ export function makeStage(page, columns, { redraw, calm }) {
 
   /** Discs under clusters, with area as their number of tokens; faint where a cluster is wide. */
   function surroundClusters({ frame, theme, highlight }) {
-    if (!bare || space.kind === "axes") return halos.geometry.setDrawRange(0, 0);
+    if (!bare) return halos.geometry.setDrawRange(0, 0);
     const values = bare.values(frame);
     const found = [...sizes(values)].filter(([, size]) => size > 1).sort((a, b) => b[1] - a[1]).slice(0, MOST_HALOS);
     const slot = new Map(found.map(([label], k) => [label, k]));
-    const sums = new Float64Array(4 * found.length);
+    const sums = new Float64Array(5 * found.length); // x, y, z, squared length, chosen
     const at = balls.place.array;
     for (let i = 0; i < shown; i++) {
       const k = slot.get(values[i]);
       if (k === undefined) continue;
-      for (let c = 0; c < 3; c++) sums[4 * k + c] += at[3 * i + c];
-      sums[4 * k + 3] += !highlight || highlight[i] ? 1 : 0;
+      for (let c = 0; c < 3; c++) {
+        sums[5 * k + c] += at[3 * i + c];
+        sums[5 * k + 3] += at[3 * i + c] ** 2;
+      }
+      sums[5 * k + 4] += !highlight || highlight[i] ? 1 : 0;
     }
     found.forEach(([label, size], k) => {
-      const mean = [0, 1, 2].map((c) => sums[4 * k + c] / size);
+      const mean = [0, 1, 2].map((c) => sums[5 * k + c] / size);
       const length = Math.hypot(...mean) || 1;
-      halos.place.array.set(mean.map((x) => x / length), 3 * k);
+      halos.place.array.set(mean.map((x) => (space.kind === "axes" ? x : x / length)), 3 * k);
       halos.tint.array.set(bare.colourOf(label, size, theme), 3 * k);
-      const tight = Math.max(0, 1 - (1 - length) / 0.02); // 1 - |mean| is half the mean squared distance from it
-      halos.look.array.set([radius + 0.23 * Math.sqrt(size / shown), tight * (sums[4 * k + 3] ? 1 : 0.15)], 2 * k);
+      const spread = Math.max(0, sums[5 * k + 3] / size - length ** 2); // mean squared distance from the mean
+      const tight = Math.max(0, 1 - spread / 0.04);
+      halos.look.array.set([radius + 0.21 * Math.sqrt(size / shown), tight * (sums[5 * k + 4] ? 1 : 0.15)], 2 * k);
     });
     halos.geometry.setDrawRange(0, found.length);
     halos.place.needsUpdate = halos.tint.needsUpdate = halos.look.needsUpdate = true;

@@ -68,7 +68,7 @@ function ring(uniforms, thickness) {
   const band = new Mesh(
     new RingGeometry(1 - width, 1 + width, 256),
     new ShaderMaterial({
-      uniforms: { ...uniforms, strength: { value: [0, 0.13] } },
+      uniforms: { ...uniforms, strength: { value: [0, 0.12] } },
       vertexShader: LINES.vertex,
       fragmentShader: LINES.fragment,
       transparent: true,
@@ -84,7 +84,7 @@ function ring(uniforms, thickness) {
   }
   const group = new Group();
   group.add(band, segments(marks, uniforms, [0, 0.5]));
-  const label = (text, x, y) => ({ text, place: new Vector3(x * (0.85 - width), y * (0.85 - width), 0) });
+  const label = (text, x, y) => ({ text, place: new Vector3(x * (0.8 - width), y * (0.8 - width), 0) });
   return { group, labels: [label("0°", 1, 0), label("90°", 0, 1), label("180°", -1, 0), label("270°", 0, -1)] };
 }
 
@@ -100,15 +100,19 @@ function axes(uniforms, dims, variance) {
     labels.push({ text: `axis ${k + 1}${share}`, place: place.multiplyScalar(1.05) });
   }
   const group = new Group();
-  group.add(segments(lines, uniforms, [0.35, 0.8]));
+  group.add(segments(lines, uniforms, [0.5, 1]));
   if (dims === 3) {
     const floor = [];
-    for (let k = -4; k <= 4; k++) floor.push(k / 4, -1, -1, k / 4, 1, -1, -1, k / 4, -1, 1, k / 4, -1);
-    group.add(segments(floor, uniforms, [0.1, 0.26]));
+    const edge = 0.8;
+    for (let k = -4; k <= 4; k++) {
+      const at = (edge * k) / 4;
+      floor.push(at, -edge, -edge, at, edge, -edge, -edge, at, -edge, edge, at, -edge);
+    }
+    group.add(segments(floor, uniforms, [0.22, 0.42]));
   } else {
     const grid = [];
     for (let k = -4; k <= 4; k++) grid.push(k / 4, -1, 0, k / 4, 1, 0, -1, k / 4, 0, 1, k / 4, 0);
-    group.add(segments(grid, uniforms, [0.16, 0.16]));
+    group.add(segments(grid, uniforms, [0.25, 0.25]));
   }
   return { group, labels };
 }

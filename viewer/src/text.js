@@ -22,6 +22,13 @@ export function power(exponent) {
   return `10${[...String(exponent)].map((letter) => SUPERSCRIPT[letter] ?? letter).join("")}`;
 }
 
+const SUBSCRIPT = { i: "ᵢ", j: "ⱼ", 0: "₀", 1: "₁", 2: "₂", 3: "₃" };
+
+/** x_i as xᵢ. */
+export function subscripts(text) {
+  return text.replace(/_([ij0-3])(?![a-z0-9])/g, (_, letter) => SUBSCRIPT[letter]);
+}
+
 /** A number in three digits, with a true minus: 0.123, 12.3, 1.2·10⁵. */
 export function number(value, digits = 3) {
   if (!Number.isFinite(value)) return "–";

@@ -24,7 +24,7 @@ export function powerTicks(low, high, wanted = 5) {
 export function timeTicks(time, times, pixels) {
   const low = times[0];
   const high = times[times.length - 1];
-  const wanted = Math.max(2, Math.floor(pixels / 64));
+  const wanted = Math.max(2, Math.floor(pixels / 52));
   if (time.kind === "layer" || time.ticks) return layerTicks(time, times, pixels);
   if (!time.log) return niceTicks(low, high, wanted).map((at) => ({ at, text: number(at) }));
   if (!time.zero || times.length < 2) return powerTicks(low, high, wanted);
