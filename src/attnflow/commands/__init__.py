@@ -7,6 +7,7 @@ from types import ModuleType
 
 COMMANDS = {
     "run": "run an experiment, keep its numbers, draw its figure",
+    "sweep": "an experiment at many settings: resumable, on cores, Dask or SLURM, merged and drawn",
     "list": "runs that were kept",
     "show": "one run: its settings, its table, where its figure is",
     "view": "one page to play with: tokens over time, clusters, energy, merges",

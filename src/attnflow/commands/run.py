@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sys
 import time
@@ -103,6 +102,7 @@ def _make_run(name: str, experiment: ModuleType, config: Any, folder: Path, outp
     import jax
 
     from attnflow import distributed, store
+    from attnflow.experiments.pictures import pictures
 
     jax.config.update("jax_enable_x64", True)
     started = time.monotonic()
@@ -116,16 +116,13 @@ def _make_run(name: str, experiment: ModuleType, config: Any, folder: Path, outp
                 checkpoint.drop()
 
         def keep() -> None:
-            figure, several = experiment.draw(data), jax.process_count()
-            files = {f"figure.{kind}": _picture(figure, kind) for kind in ("png", "pdf")}
-            if hasattr(experiment, "page"):
-                files["report.html"] = experiment.page(data, figure).encode()
+            several = jax.process_count()
             store.save(
                 folder,
                 name,
                 config,
                 data,
-                figures=files,
+                figures=pictures(experiment, data),
                 provenance=store.gather_provenance(
                     device=f"{jax.devices()[0].device_kind}{f' x {several}' * (several > 1)}",
                     dtype=config.dtype,
@@ -141,17 +138,13 @@ def _make_run(name: str, experiment: ModuleType, config: Any, folder: Path, outp
         distributed.together(keep)
 
 
-def _picture(figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=150)
-    return buffer.getvalue()
-
-
 def tell(folder: Path, experiment: ModuleType, output: Output) -> None:
     """Print a run: its table unless quiet, and its folder and picture last."""
     from attnflow import store
+    from attnflow.experiments.pictures import add_missing
 
     figure = folder / "figure.png"
+    add_missing(folder, experiment)
     if output.json:
         record = store.read_config(folder)
         numbers = experiment.numbers(store.load(folder))

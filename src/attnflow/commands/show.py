@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attnflow.commands import sweep
 from attnflow.commands.parsing import parse
 from attnflow.commands.run import Output, tell
 
@@ -26,6 +27,8 @@ def show(run: str, out: Path = Path("runs"), json: bool = False) -> int:
 
     folder = store.find(out, run)
     record = store.read_config(folder)
+    if record["experiment"] == sweep.NAME:
+        return sweep.tell(folder, as_json=json)
     if record["experiment"] not in EXPERIMENTS:
         raise ValueError(
             f"Argument `run` must be a run of a known experiment, but {folder} is one of "
