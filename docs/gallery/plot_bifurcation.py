@@ -21,7 +21,7 @@ figure = bifurcation.draw(data)
 
 # %%
 # Lines are stationary densities, followed around their folds, solid where they are stable; dots
-# are runs of 64 noisy tokens with standard errors. Softmax attention (SA) orders continuously
+# are runs of 64 noisy tokens with 95 % intervals. Softmax attention (SA) orders continuously
 # here. Unnormalised attention (USA) has a branch that leaves :math:`\kappa_c` backwards: order
 # jumps, and which state one sees depends on where one came from. Finitely many tokens have an
 # order parameter of about :math:`n^{-1/2}` even in disorder.
