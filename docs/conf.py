@@ -12,6 +12,8 @@ import attnflow
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "extensions")]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+from docstrings import DATA  # noqa: E402
+
 FAST = bool(os.environ.get("ATTNFLOW_DOCS_FAST"))  # reference and theory alone: nothing is executed
 EXECUTED = ["tutorials/**", "auto_gallery/**", "howto/**"]
 
@@ -49,6 +51,7 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 
 evidence_run = not FAST
+autosummary_context = {"data": DATA}
 autosummary_generate = True
 autodoc_default_options = {"no-value": True}
 autodoc_member_order = "bysource"

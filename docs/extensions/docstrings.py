@@ -29,12 +29,20 @@ HOMES = (
 )
 """Modules whose names docstrings give in full: `theory.gibbs.free_energy` must exist."""
 
-DATA = (
-    "FLOWS", "NORMS", "KERNEL_SUMS", "ACTIVATIONS", "NORMALIZERS", "PLACEMENTS", "WEIGHTS", "EXPONENTS",
-    "SCHEMES", "CATEGORICAL", "INK", "SEQUENTIAL", "FORMAT", "CLAIMS",
-    "post_ln", "pre_ln", "peri_ln", "sqrt_scaling", "ln_scaling", "no_ln",
-)  # fmt: skip
-"""Public names that are neither functions nor classes, and may have no docstring."""
+DATA = {
+    "attnflow.claims": ("CLAIMS",),
+    "attnflow.flows": ("FLOWS",),
+    "attnflow.kernels": ("KERNEL_SUMS",),
+    "attnflow.layers": ("ACTIVATIONS", "NORMALIZERS", "PLACEMENTS", "WEIGHTS"),
+    "attnflow.norms": (
+        "post_ln", "pre_ln", "peri_ln", "sqrt_scaling", "ln_scaling", "no_ln", "NORMS",
+    ),
+    "attnflow.plot": ("CATEGORICAL", "INK", "SEQUENTIAL"),
+    "attnflow.store": ("FORMAT",),
+    "attnflow.sweeps": ("EXECUTORS",),
+    "attnflow.theory.normalization": ("EXPONENTS", "SCHEMES"),
+}  # fmt: skip
+"""Public names that are neither functions nor classes: autodoc is told of each."""
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -48,6 +56,8 @@ def rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     """Put reStructuredText in the place of Markdown, in place."""
     module = obj if inspect.ismodule(obj) else inspect.getmodule(obj)
     if what == "data":
+        of_type = inspect.cleandoc(type(obj).__doc__ or "").split("\n")[0]
+        lines[:] = [] if lines and lines[0] == of_type else lines
         lines += data_lines(obj)
     names = Links(module or importlib.import_module("attnflow"), name)
     lines[:] = to_rst("\n".join(lines), names).split("\n")
@@ -63,13 +73,13 @@ def data_lines(value: Any) -> list[str]:
 
 
 def skip(app: Any, what: str, name: str, obj: Any, skipped: bool, options: Any) -> bool | None:
-    """Keep public data without a docstring; leave out the getters of named tuples."""
+    """Leave out the getters of named tuples, names of `DATA`, and names with another page."""
     if type(obj).__name__ == "_tuplegetter":
         return True
     page = app.env.docname.rpartition("/")[2]
     if what == "module" and page in documented_modules() and at_home_elsewhere(obj, page):
         return True
-    return False if what == "module" and name in DATA else None
+    return True if what == "module" and name in DATA.get(page, ()) else None
 
 
 def at_home_elsewhere(obj: Any, module: str) -> bool:
