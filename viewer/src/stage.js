@@ -1,6 +1,6 @@
 // The stage: tokens in WebGL, halos that show how many share a place, and what is under the pointer.
 import {
-  BufferAttribute, BufferGeometry, Color, DynamicDrawUsage, OrthographicCamera, PerspectiveCamera, Points, Scene, ShaderMaterial,
+  BufferAttribute, BufferGeometry, Color, ColorManagement, DynamicDrawUsage, OrthographicCamera, PerspectiveCamera, Points, Scene, ShaderMaterial,
   Vector2, Vector3, WebGLRenderer, MOUSE, TOUCH,
 } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
@@ -10,6 +10,7 @@ import { HALOS, TOKENS } from "./shaders.js";
 import { makeSurround } from "./surround.js";
 import { element } from "./text.js";
 
+ColorManagement.enabled = false; // colours go to the screen as they are written
 const KIND = { circle: 0, sphere: 1, axes: 2 };
 const HALF_ANGLE = 14; // degrees, of the perspective view
 const MOST_HALOS = 2048;
@@ -40,7 +41,7 @@ function camera3d() {
 
 /** Radius of one token on the stage: smaller the more there are. */
 export function tokenRadius(shown) {
-  return Math.max(0.0075, Math.min(0.034, 0.4 / Math.sqrt(shown)));
+  return Math.max(0.009, Math.min(0.034, 0.4 / Math.sqrt(shown)));
 }
 
 /**
@@ -152,7 +153,7 @@ export function makeStage(page, columns, { redraw, calm }) {
   }
 
   /** Discs under clusters, with area as their number of tokens; faint where a cluster is wide. */
-  function surroundClusters({ frame, theme, highlight }) {
+  function surroundClusters({ frame, colour, theme, highlight }) {
     if (!bare) return halos.geometry.setDrawRange(0, 0);
     const values = bare.values(frame);
     const found = [...sizes(values)].filter(([, size]) => size > 1).sort((a, b) => b[1] - a[1]).slice(0, MOST_HALOS);
@@ -172,7 +173,7 @@ export function makeStage(page, columns, { redraw, calm }) {
       const mean = [0, 1, 2].map((c) => sums[5 * k + c] / size);
       const length = Math.hypot(...mean) || 1;
       halos.place.array.set(mean.map((x) => (space.kind === "axes" ? x : x / length)), 3 * k);
-      halos.tint.array.set(bare.colourOf(label, size, theme), 3 * k);
+      halos.tint.array.set(bare.colourOf(label, columns[colour] === bare ? size : 1, theme), 3 * k);
       const spread = Math.max(0, sums[5 * k + 3] / size - length ** 2); // mean squared distance from the mean
       const tight = Math.max(0, 1 - spread / 0.04);
       halos.look.array.set([radius + 0.21 * Math.sqrt(size / shown), tight * (sums[5 * k + 4] ? 1 : 0.15)], 2 * k);
@@ -203,7 +204,7 @@ export function makeStage(page, columns, { redraw, calm }) {
       placed = state.position;
     }
     paint(state);
-    const clusters = [state.position, state.theme, state.version].join();
+    const clusters = [state.position, state.colour, state.theme, state.version].join();
     if (circled !== clusters) surroundClusters(state);
     circled = clusters;
     const distance = camera.position.length();

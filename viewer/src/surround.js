@@ -49,7 +49,7 @@ function globe(uniforms) {
     lines.push(...loop((angle) => [c * Math.cos(angle), s * Math.cos(angle), Math.sin(angle)]));
   }
   // The limb: where lines of sight touch the globe. It faces the camera and moves with its distance.
-  const limb = segments(loop((angle) => [Math.cos(angle), Math.sin(angle), 0]), { ...uniforms, kind: { value: 0 } }, [0, 0.75]);
+  const limb = segments(loop((angle) => [Math.cos(angle), Math.sin(angle), 0]), { ...uniforms, kind: { value: 0 } }, [0, 0.9]);
   limb.onBeforeRender = (_renderer, _scene, camera) => {
     const distance = camera.position.length();
     limb.position.copy(camera.position).multiplyScalar(1 / distance ** 2);
@@ -59,7 +59,7 @@ function globe(uniforms) {
     limb.modelViewMatrix.multiplyMatrices(camera.matrixWorldInverse, limb.matrixWorld);
   };
   const group = new Group();
-  group.add(ball, segments(lines, uniforms, [0.06, 0.26]), limb);
+  group.add(ball, segments(lines, uniforms, [0.12, 0.45]), limb);
   return { group, labels: [] };
 }
 
@@ -68,7 +68,7 @@ function ring(uniforms, thickness) {
   const band = new Mesh(
     new RingGeometry(1 - width, 1 + width, 256),
     new ShaderMaterial({
-      uniforms: { ...uniforms, strength: { value: [0, 0.12] } },
+      uniforms: { ...uniforms, strength: { value: [0, 0.16] } },
       vertexShader: LINES.vertex,
       fragmentShader: LINES.fragment,
       transparent: true,
@@ -83,7 +83,7 @@ function ring(uniforms, thickness) {
     marks.push(c * (1 - width), s * (1 - width), 0, c * inner, s * inner, 0);
   }
   const group = new Group();
-  group.add(band, segments(marks, uniforms, [0, 0.5]));
+  group.add(band, segments(marks, uniforms, [0, 0.8]));
   const label = (text, x, y) => ({ text, place: new Vector3(x * (0.8 - width), y * (0.8 - width), 0) });
   return { group, labels: [label("0°", 1, 0), label("90°", 0, 1), label("180°", -1, 0), label("270°", 0, -1)] };
 }
