@@ -167,16 +167,17 @@ def test_stage_is_drawn_and_changes(opened, name):
     assert (np.abs(first - last).max(axis=-1) > 0.1).mean() > 1e-3
 
 
-def test_tokens_are_where_the_run_has_them(opened, pages):
+@pytest.mark.parametrize("frame", [0, 12, FRAMES - 1])
+def test_tokens_are_where_the_run_has_them(opened, frame):
     tab = opened("circle")
-    assert tab.evaluate("attnflow.frame()") == 0
-    theta = directions(2)
-    seen = np.array([tab.evaluate(f"attnflow.where({i})") for i in range(N)])
+    tab.evaluate(f"attnflow.setFrame({frame})")
+    settled(tab)
+    seen = np.array(tab.evaluate(f"Array.from({{length: {N}}}, (_, i) => attnflow.where(i))"))
     box = tab.locator(".stage").bounding_box()
     middle = np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
     offset = (seen - middle) * [1, -1]
     radius = np.linalg.norm(offset, axis=1)
-    np.testing.assert_allclose(offset / radius[:, None], theta, atol=1e-3)
+    np.testing.assert_allclose(offset / radius[:, None], gathering(2)[frame], atol=1e-3)
     assert np.ptp(radius) / radius.mean() < 0.12  # the ring is a band
 
 
