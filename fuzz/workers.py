@@ -14,6 +14,8 @@ from typing import Any
 from fuzz.judge import Outcome
 
 CHUNK = 50
+MEMORY = 6 * 2**30
+"""Bytes that a process may take, so that a case that wants all is refused, and no bystander killed."""
 CACHE = Path(__file__).parents[1] / "build" / "fuzz"
 """Compiled programs, for the next run."""
 MAPS = 20_000
@@ -116,6 +118,8 @@ class Worker:
 
 def _work(pipe: Connection, limit: float) -> None:
     """Run chunks as they come."""
+    import resource
+
     import jax
 
     from fuzz.targets import TARGETS
@@ -125,6 +129,7 @@ def _work(pipe: Connection, limit: float) -> None:
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     while True:
         try:
             chunk = pipe.recv()

@@ -169,3 +169,58 @@ def test_memory_is_estimated_before_it_is_taken():
     needed = 4 * errors.available_memory()
     with pytest.raises(MemoryError, match=r"everything needs about .* GiB are free\. Take fewer"):
         errors.check_memory(needed, "everything")
+
+
+@pytest.mark.parametrize("value", ["1", "many", [None, "x"], {}, 1j, 10**400, [[1.0], [2.0, 3.0]]])
+def test_what_is_no_number_is_refused_in_one_line(value):
+    refused(lambda: errors.check_finite(value, "x"), "`x` must be a number, but x=")
+    refused(lambda: errors.check_between(value, "x", 0.0, 1.0), "`x` must be a number, but x=")
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], [[1.0], [2.0, 3.0]], {}, 10**400])
+def test_counts_show_any_value_in_one_line(value):
+    refused(lambda: errors.check_count(value, "n"), "`n` must be a whole number >= 1, but n=")
+
+
+FOUND = {
+    "tokens beyond memory": (lambda: af.sphere.polygon(10**12, 10**6), MemoryError, "needs about"),
+    "a Gram matrix beyond memory": (lambda: af.sphere.equiangular(10**8, 0.5), MemoryError, "needs about"),
+    "cosines for a cosine": (lambda: af.sphere.equiangular(3, []), ValueError, "`rho` must be one number"),
+    "turns for a spread": (
+        lambda: af.sphere.clusters(jax.random.key(0), 4, 3, k=2, spread=1e200), ValueError, "spread <= 100",
+    ),
+    "final times": (lambda: af.log_times([], 5), ValueError, "`t_max` must be one number"),
+    "save times beyond memory": (lambda: af.log_times(1.0, 10**15), MemoryError, "needs about"),
+    "cosines of an event": (lambda: af.within_cap([]), ValueError, "`cosine` must be one number"),
+    "speeds of an event": (lambda: af.stationary([]), ValueError, "`speed` must be one number"),
+    "a number in words": (lambda: af.Attention("1"), ValueError, "`beta` must be a number, but beta='1'"),
+    "a number beyond floats": (lambda: af.Attention(10**400), ValueError, "`beta` must be finite"),
+    "a matrix in words": (lambda: af.Attention(1.0, "2"), ValueError, "`query` must be a number, but query='2'"),
+    "rates for a rate": (
+        lambda: af.FisherRaoFlow(1.0, [])(0.0, af.WeightedTokens(X0, jnp.full(5, 0.2))), ValueError,
+        "`rate` must be one number",
+    ),
+    "rows of two lengths": (
+        lambda: af.sphere.hemisphere_test([[1.0, 0.0], [0.0]]), ValueError, "rows of x differ in length",
+    ),
+    "betas of noise": (
+        lambda: af.solve_sde(af.sa([]), X0, TS, kappa=4.0, dt=0.1, key=jax.random.key(0)), ValueError,
+        "`beta` must be one number",
+    ),
+    "betas to cluster at": (
+        lambda: af.AttentionClustering(beta=()).fit(np.asarray(X0)), ValueError, "`beta` must be one number",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_what_fuzzing_found_is_a_sentence(case, untyped):
+    call, kind, part = FOUND[case]
+    with pytest.raises(kind, match=r"Argument|GiB") as caught:
+        call()
+    assert part in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_whole_numbers_beyond_64_bits_are_numbers():
+    seen = af.Attention(1.0, 2**70, 2.0**-70)(X0)
+    np.testing.assert_allclose(seen, af.Attention(1.0)(X0), rtol=1e-14)

@@ -301,7 +301,7 @@ TARGETS = {
             "word": None,
             "json": None,
             "quiet": None,
-            "only": odd_words.filter(lambda word: len(word) > 2 or word in "üZ"),
+            "only": odd_words.filter(lambda word: len(word) > 3),
         },
     ),
     "attnflow probe": Target(

@@ -183,6 +183,8 @@ def _target(name: str, function: Callable[..., Any]) -> Target:
             good[key] = own[key]
         elif key in TOKENS:
             good[key], bad[key] = spec(((5, 3),)), bad_tokens
+        elif key in SHORT:
+            good[key] = SHORT[key]
         elif key in ARGUMENTS and (required or key not in OPTIONAL):
             good[key] = (
                 ARGUMENTS[key]

@@ -22,7 +22,15 @@ ROWS_PER_BLOCK = 2**22
 
 def as_parameter(value):
     """A number as a weakly typed float array: changing it recompiles nothing and widens no dtype."""
+    value = as_float(value)
     return jnp.asarray(value * 1.0) if eqx.is_array_like(value) else value
+
+
+def as_float(value: Any) -> Any:
+    """A whole number of Python's as a float, which JAX takes however large; anything else as it is."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    return float(value) if abs(value) < 1e308 else math.inf
 
 
 class Attention(eqx.Module):
@@ -265,7 +273,7 @@ def apply(matrix: Matrix, x: Float[Array, "n d"]) -> Float[Array, "n e"]:
     """Rows M x_i; a number is a multiple of the identity, and 1.0 returns x itself."""
     if isinstance(matrix, float | int) and matrix == 1:
         return x
-    matrix = jnp.asarray(matrix, x.dtype)
+    matrix = jnp.asarray(as_float(matrix), x.dtype)
     if matrix.ndim == 0:
         return matrix * x
     return jnp.matmul(x, matrix.T, precision=jax.lax.Precision.HIGHEST)
@@ -286,7 +294,7 @@ def _queries_and_keys(attention, x):
     beta = getattr(attention, "beta", 1.0)
     query, key = attention.query, attention.key
     if np.ndim(query) == 0 and np.ndim(key) == 0:
-        return x, x, jnp.asarray(beta * query * key, x.dtype)
+        return x, x, jnp.asarray(beta * as_float(query) * as_float(key), x.dtype)
     q = apply(query, x)
     return q, q if key is query else apply(key, x), jnp.asarray(beta, x.dtype)
 

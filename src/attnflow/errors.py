@@ -24,7 +24,12 @@ def concrete(value: Any) -> bool:
 
 def check_tokens(x: Any, name: str = "x", *, unit: bool = True) -> None:
     """Raise `ValueError` unless `x` is a finite (n, d) float array, d >= 2, of unit (or nonzero) rows."""
-    shape = np.shape(x)
+    try:
+        shape = np.shape(x)
+    except ValueError:
+        raise ValueError(
+            f"Argument `{name}` must have shape (n, d), but rows of {name} differ in length."
+        ) from None
     if len(shape) != 2 or shape[0] < 1 or shape[1] < 2:
         raise ValueError(
             f"Argument `{name}` must have shape (n, d) with n >= 1 and d >= 2, "

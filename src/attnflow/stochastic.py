@@ -235,10 +235,10 @@ def drift_rate(flow: Callable) -> float:
         getattr(flow, "norm", None), "parameters", ()
     ):
         return 0.0
-    heat = float(np.abs(rule.beta).max()) * _size(rule.query) * _size(rule.key)
+    heat = float(np.abs(rule.beta).max(initial=0)) * _size(rule.query) * _size(rule.key)
     if isinstance(rule, Attention):
         return heads * _size(rule.value) * (1 + heat)
-    cooled = float(np.max(rule.beta)) if rule.clock == "rescaled" else 0.0
+    cooled = float(np.max(rule.beta, initial=-np.inf)) if rule.clock == "rescaled" else 0.0
     with np.errstate(over="ignore"):
         return heads * _size(rule.value) * float(np.exp(heat - cooled))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from attnflow.theory.errors import Number, check_choice, check_finite
+from attnflow.theory.errors import Number, check_choice, check_finite, numbers, one
 from attnflow.theory.hemisphere import Hemisphere, check_tokens, hemisphere
 from attnflow.theory.rates import MODELS as RATE_MODELS
 from attnflow.theory.rates import consensus_rate
@@ -104,9 +104,9 @@ def theorems(model: str, beta: Number, tokens: ArrayLike, *, value: Number = 1.0
         Rigollet, "The Mean-Field Dynamics of Transformers" (2025), Secs. 4.1-4.2, and the source of each entry.
     """
     check_choice(model, "model", MODELS)
+    beta, value = one(numbers, beta, "beta"), one(check_finite, value, "value")
     if not (model == "hardmax" and beta == np.inf):
         check_finite(beta, "beta")
-    check_finite(value, "value")
     x = check_tokens(tokens)
     n, d = x.shape
     case = _Case(

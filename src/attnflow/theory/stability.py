@@ -12,6 +12,7 @@ from attnflow.theory.errors import (
     Number,
     Numbers,
     check,
+    check_between,
     check_choice,
     check_count,
     check_nonnegative,
@@ -20,6 +21,8 @@ from attnflow.theory.errors import (
 
 MODELS = ("sa", "usa")
 CLOCKS = ("physical", "rescaled")
+LARGEST_BETA = 1e10
+"""Beyond, the continued fraction of Bessel functions takes seconds and more."""
 PEAK_RATE = 2 / np.e
 """Limit of the largest growth rate of (SA) as beta goes to infinity, in every dimension."""
 
@@ -66,7 +69,7 @@ def growth_rates(
     check(degree >= 0, "l", "be >= 0", degree)
     kappa = numbers(kappa, "kappa")
     check(kappa > 0, "kappa", "be > 0", kappa)
-    degree, beta = np.broadcast_arrays(degree, check_nonnegative(beta, "beta"))
+    degree, beta = np.broadcast_arrays(degree, check_between(beta, "beta", 0, LARGEST_BETA))
     heats, place = np.unique(beta, return_inverse=True)
     table = _log_rates(int(degree.max(initial=1)), heats, d)
     if model == "usa":
@@ -100,7 +103,7 @@ def fastest_mode(
         See `growth_rates`.
     """
     check_choice(model, "model", MODELS)
-    beta, kappa = check_nonnegative(beta, "beta"), numbers(kappa, "kappa")
+    beta, kappa = check_between(beta, "beta", 0, LARGEST_BETA), numbers(kappa, "kappa")
     if model == "usa" and np.isfinite(kappa).any():  # a multiple of SA with another noise
         with np.errstate(over="ignore"):
             heats = np.atleast_1d(beta).ravel()

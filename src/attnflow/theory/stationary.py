@@ -15,6 +15,7 @@ from attnflow.theory.errors import (
     check_count,
     check_finite,
     check_positive,
+    one,
 )
 
 MODELS = ("sa", "usa")
@@ -79,6 +80,7 @@ def polygon_rate_bessel(m: int, *, n: int, beta: Numbers, model: str = "sa") -> 
         Poisson summation of `polygon_rate` with the series of `kuramoto.kernel_coefficients`.
     """
     n, beta = _check_polygon(m, n, beta, model)
+    check(np.abs(beta) <= 1e10, "beta", "lie in [-1e10, 1e10]", beta, "Take `polygon_rate`.")
     k = np.arange(1, 2 * n + int(12 * np.sqrt(np.abs(beta).max(initial=0))) + 60)
     count = 1.0 * (k % n == m % n) + (k % n == -m % n) - 2.0 * (k % n == 0)
     b = beta[..., None]
@@ -130,6 +132,7 @@ def triangle_group_rates(beta: Number, *, model: str = "sa") -> tuple[float, flo
         Linearization of (SA) and (USA); the inside rate is that of one token against the frozen others.
     """
     check_choice(model, "model", MODELS)
+    beta = one(check_finite, beta, "beta")
     between = float(triangle_rate(beta))
     with np.errstate(over="ignore"):
         own, other = float(np.exp(beta)), float(np.exp(-beta / 2))

@@ -13,12 +13,15 @@ from attnflow.theory.equiangular_layer import check_size
 from attnflow.theory.errors import (
     Numbers,
     check,
+    check_between,
     check_count,
     check_finite,
     check_nonnegative,
     check_positive,
 )
 from attnflow.theory.stability import growth_rates
+
+LARGEST_BETA = 1e7
 
 
 def log_partition(beta: Numbers, *, d: int) -> np.ndarray:
@@ -42,7 +45,7 @@ def log_partition(beta: Numbers, *, d: int) -> np.ndarray:
         Series of the modified Bessel function; Funk-Hecke coefficient of degree 0.
     """
     check_count(d, "d", 2)
-    beta = check_nonnegative(beta, "beta")
+    beta = check_between(beta, "beta", 0, LARGEST_BETA, "The series has about beta terms.")
     return np.vectorize(_log_series, otypes=[float])(beta, d)
 
 

@@ -110,7 +110,8 @@ def terminal_constant(
         Derived here from the conserved quantities of the module; orders in Karagodin, Ge, Polyanskiy, Rigollet,
         "Normalization in attention dynamics" (2025), Table 2.
     """
-    beta, r0 = (float(value) for value in check_scheme(scheme, n, beta, radius, tau, alpha))
+    beta, radius = check_scheme(scheme, n, beta, radius, tau, alpha)
+    beta, r0 = one(check_finite, beta, "beta"), one(check_positive, radius, "radius")
     check_choice(scheme, "scheme", tuple(EXPONENTS))
     rho0 = one(check_cosine, rho0, "rho0", n)
     check(-1 / (n - 1) < rho0 < 1, "rho0", "lie strictly between the fixed points", rho0)
