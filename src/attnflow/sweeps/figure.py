@@ -61,7 +61,8 @@ def over_seeds(
     check_choice(outcome.partition("@")[0], "outcome", numbers_of(data))
     found = measured(data, outcome).astype(float)
     if found.dims == ("task",):
-        return found, None, [n for n in data.attrs["swept"] if n != "seed"] or ["seed"]
+        swept = data.attrs["swept"]
+        return found, None, [name for name in swept if name != "seed"] or swept
     fields = [str(dim) for dim in found.dims]
     if "seed" not in fields or len(fields) == 1:
         return found, None, fields
@@ -142,4 +143,4 @@ def _points(ax: Axes, mean: xr.DataArray, axes: list[str], text: str) -> None:
 
 
 def _is_wide(values: np.ndarray) -> bool:
-    return len(values) > 2 and values.min() > 0 and values.max() >= LOG_FROM * values.min()
+    return bool(len(values) > 2 and 0 < LOG_FROM * values.min() <= values.max())
