@@ -80,8 +80,11 @@ class Verdicts(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Markdown of the table; a claim that fails is a warning."""
+        import jax
+
         from attnflow.claims import CLAIMS, evaluate
 
+        jax.config.update("jax_enable_x64", True)
         lines = ["| claim | predicted | observed | error | tolerance |", "|---|---|---|---|---|"]
         for name in " ".join(self.content).split():
             cells = ["–"] * 3
