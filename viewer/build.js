@@ -27,7 +27,9 @@ for (const [name, content] of Object.entries(built))
   if (/<\/(script|style)|<!--/i.test(content)) throw new Error(`${name} would end its block in the page.`);
 
 if (process.argv.includes("--check")) {
-  const stale = Object.keys(built).filter((name) => readFileSync(new URL(name, assets), "utf8") !== built[name]);
+  const stale = Object.keys(built).filter(
+    (name) => readFileSync(new URL(name, assets), "utf8") !== built[name],
+  );
   if (stale.length) {
     console.error(`Not a fresh build: ${stale.join(", ")}. Run \`npm run build\` and commit.`);
     process.exit(1);
@@ -35,4 +37,5 @@ if (process.argv.includes("--check")) {
 } else {
   for (const [name, content] of Object.entries(built)) writeFileSync(new URL(name, assets), content);
 }
-for (const [name, content] of Object.entries(built)) console.log(`${name} ${(content.length / 1024).toFixed(0)} kB`);
+for (const [name, content] of Object.entries(built))
+  console.log(`${name} ${(content.length / 1024).toFixed(0)} kB`);

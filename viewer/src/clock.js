@@ -27,8 +27,8 @@ export function firstFrom(times, value) {
 }
 
 /**
- * A clock over `times`. `seconds` is how long the run takes at speed 1; `smooth` says whether moments between frames are
- * shown; `changed` is called after every change.
+ * A clock over `times`. `seconds` is how long the run takes at speed 1; `smooth` says whether moments between
+ * frames are shown; `changed` is called after every change.
  */
 export function makeClock(times, { seconds, smooth, changed }) {
   const last = times.length - 1;

@@ -1,9 +1,19 @@
-// Colours of tokens. Categories: Okabe and Ito's palette, told apart in every kind of colour vision, then its lighter and
-// darker shades. Numbers: viridis.
+// Colours of tokens. Categories: Okabe and Ito's palette, told apart in every kind of colour vision, then its
+// lighter and darker shades. Numbers: viridis.
 
 const OKABE_ITO = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#b8a600"];
 const VIRIDIS = [
-  "#440154", "#482475", "#414487", "#355f8d", "#2a788e", "#21918c", "#22a884", "#44bf70", "#7ad151", "#bddf26", "#fde725",
+  "#440154",
+  "#482475",
+  "#414487",
+  "#355f8d",
+  "#2a788e",
+  "#21918c",
+  "#22a884",
+  "#44bf70",
+  "#7ad151",
+  "#bddf26",
+  "#fde725",
 ];
 const SINGLE = { light: [148, 156, 168], dark: [128, 138, 153] }; // a token that is in no cluster yet
 const NOTHING = { light: [205, 209, 215], dark: [70, 77, 88] }; // no value
@@ -68,7 +78,8 @@ function category(page, column) {
   return {
     ...column,
     values: (frame) => page.row(column.array, frame),
-    textOf: (value, word = column.name) => (fixed ? (column.labels[value] ?? String(value)) : `${word} ${value}`),
+    textOf: (value, word = column.name) =>
+      fixed ? (column.labels[value] ?? String(value)) : `${word} ${value}`,
     colourOf,
     paint(frame, theme, out) {
       const values = page.row(column.array, frame);

@@ -35,7 +35,8 @@ export function undelta(bytes, Type, count, perFrame) {
 function decode(blob, { dtype, shape, offset, filter }) {
   const Type = TYPES[dtype];
   const count = size(shape);
-  if (filter === "delta") return undelta(new Uint8Array(blob, offset, 2 * count), Type, count, count / shape[0]);
+  if (filter === "delta")
+    return undelta(new Uint8Array(blob, offset, 2 * count), Type, count, count / shape[0]);
   return new Type(blob, offset, count);
 }
 

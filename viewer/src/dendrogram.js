@@ -25,8 +25,8 @@ function paths(tree, ids, x, y, end) {
 }
 
 /**
- * The panel of `meta.dendrogram`: {element, draw(state)}. `seek(value)` moves time, `choose(tokens, k)` is called with the
- * tokens of a merge, or with null; `tell(event, lines)` shows words at the pointer, none if `lines` is null.
+ * The panel of `meta.dendrogram`: {element, draw(state)}. `seek(value)` moves time, `choose(tokens, k)` is
+ * called with the tokens of a merge, or with null; `tell(event, lines)` shows words at the pointer, none if `lines` is null.
  */
 export function makeDendrogram(page, { seek, choose, tell, colours }) {
   const { dendrogram, time } = page.meta;
@@ -38,7 +38,8 @@ export function makeDendrogram(page, { seek, choose, tell, colours }) {
   leaf.forEach((one, i) => (tokenOf[one] = i));
   const sample = new Int32Array(tree.total).fill(-1); // one shown token of each id
   sample.set(tokenOf);
-  for (let k = 0; k < tree.merges; k++) sample[tree.n + k] = Math.max(sample[tree.lefts[k]], sample[tree.rights[k]]);
+  for (let k = 0; k < tree.merges; k++)
+    sample[tree.n + k] = Math.max(sample[tree.lefts[k]], sample[tree.rights[k]]);
   const clusters = colours.find(({ name, kind }) => name === "cluster" && kind === "category");
   let place = null;
   let state = null;
@@ -62,7 +63,13 @@ export function makeDendrogram(page, { seek, choose, tell, colours }) {
     svg.replaceChildren();
     const ticks = timeTicks(time, times, width - MARGIN.left - MARGIN.right);
     const label = timeLabel(time);
-    drawAxes(svg, width, HEIGHT, { at: x, ticks, label }, { at: y, ticks: [], label: count(tree.n, dendrogram.leaf_sizes ? "group" : "token") });
+    drawAxes(
+      svg,
+      width,
+      HEIGHT,
+      { at: x, ticks, label },
+      { at: y, ticks: [], label: count(tree.n, dendrogram.leaf_sizes ? "group" : "token") },
+    );
     const d = paths(tree, all, x, y, end);
     const past = shape("clipPath", { id: "tree-past" });
     const window = shape("rect", { x: 0, y: 0, width: 0, height: HEIGHT });
@@ -81,7 +88,10 @@ export function makeDendrogram(page, { seek, choose, tell, colours }) {
 
   function mark() {
     if (!place) return;
-    place.picked.setAttribute("d", chosen < 0 ? "" : paths(tree, tree.below(tree.n + chosen), place.x, place.y, place.end));
+    place.picked.setAttribute(
+      "d",
+      chosen < 0 ? "" : paths(tree, tree.below(tree.n + chosen), place.x, place.y, place.end),
+    );
   }
 
   function drawTips(at) {
@@ -91,7 +101,12 @@ export function makeDendrogram(page, { seek, choose, tell, colours }) {
     const most = Math.max(...ids.map((id) => tree.sizes[id]));
     const dots = ids.map((id) => {
       const r = 1.8 + 5.2 * Math.sqrt(tree.sizes[id] / most);
-      const dot = shape("circle", { class: "tip", cx: at, cy: place.y(tree.place[id]).toFixed(1), r: r.toFixed(1) });
+      const dot = shape("circle", {
+        class: "tip",
+        cx: at,
+        cy: place.y(tree.place[id]).toFixed(1),
+        r: r.toFixed(1),
+      });
       const token = sample[id];
       if (token >= 0) dot.style.fill = css(clusters.colourOf(labels[token], tree.sizes[id], state.theme));
       return dot;
@@ -118,7 +133,9 @@ export function makeDendrogram(page, { seek, choose, tell, colours }) {
     let best = -1;
     let least = NEAR;
     for (let k = 0; k < tree.merges; k++) {
-      const [low, high] = [tree.lefts[k], tree.rights[k]].map((id) => place.y(tree.place[id])).sort((a, b) => a - b);
+      const [low, high] = [tree.lefts[k], tree.rights[k]]
+        .map((id) => place.y(tree.place[id]))
+        .sort((a, b) => a - b);
       const apart = Math.hypot(px - place.x(tree.heights[k]), Math.max(0, low - py, py - high));
       if (apart < least) [best, least] = [k, apart];
     }
@@ -149,5 +166,9 @@ export function makeDendrogram(page, { seek, choose, tell, colours }) {
     place?.spot.setAttribute("visibility", "hidden");
     tell(event, null);
   });
-  return { element: card.box, draw, mergePlace: (k) => [place.x(tree.heights[k]), place.y(tree.place[tree.n + k])] };
+  return {
+    element: card.box,
+    draw,
+    mergePlace: (k) => [place.x(tree.heights[k]), place.y(tree.place[tree.n + k])],
+  };
 }

@@ -22,7 +22,9 @@ export function makeHistogram(page, { title, label, edges, counts, note }) {
     const y = (share) => root(Math.sqrt(share));
     const ticks = niceTicks(bins[0], bins[bins.length - 1], 5).map((at) => ({ at, text: number(at) }));
     const marks = SHARES.filter((share) => share <= most).map((at) => ({ at, text: String(at) }));
-    const apart = marks.filter(({ at }, k) => k === 0 || y(marks[k - 1].at) - y(at) > 13 || k === marks.length - 1);
+    const apart = marks.filter(
+      ({ at }, k) => k === 0 || y(marks[k - 1].at) - y(at) > 13 || k === marks.length - 1,
+    );
     svg.replaceChildren();
     drawAxes(svg, width, HEIGHT, { at: x, ticks, label }, { at: y, ticks: apart, label: "share, √ scale" });
     const bars = shape("path", { class: "bars" });

@@ -12,7 +12,12 @@ function bindings(clock, actions) {
     ["space", "play, pause", [" "], clock.toggle],
     ["← →", "one frame back, on", ["ArrowLeft", "ArrowRight"], (event) => clock.step(direction(event))],
     ["⇧ ← →", "ten frames", [], null],
-    ["home end", "first, last frame", ["Home", "End"], ({ key }) => clock.step(key === "Home" ? -Infinity : Infinity)],
+    [
+      "home end",
+      "first, last frame",
+      ["Home", "End"],
+      ({ key }) => clock.step(key === "Home" ? -Infinity : Infinity),
+    ],
     ["+ −", "faster, slower", ["+", "=", "-", "_"], ({ key }) => faster("+=".includes(key) ? 1 : -1)],
     ["c", "next colour", ["c"], actions.nextColour],
     ["r", "turn the scene, or stop", ["r"], actions.rotate],
@@ -41,7 +46,11 @@ export function makeKeyboard(clock, actions) {
   const close = element("button", "", "Close");
   close.type = "button";
   close.addEventListener("click", () => sheet.close());
-  const hint = element("p", "", "Click a token: its cluster. Drag in a plot: time. Click a merge: that moment.");
+  const hint = element(
+    "p",
+    "",
+    "Click a token: its cluster. Drag in a plot: time. Click a merge: that moment.",
+  );
   sheet.append(element("h2", "", "Keys"), list, hint, close);
 
   const action = new Map(rows.flatMap(([, , keys, act]) => keys.map((key) => [key, act])));

@@ -21,7 +21,8 @@ function categories(column, frame, theme) {
   const lines = shown.map(([label, tokens]) =>
     line(css(column.colourOf(label, tokens, theme)), column.textOf(label), count(tokens, "token")),
   );
-  if (groups.length > shown.length) lines.push(element("li", "more", `and ${groups.length - shown.length} more`));
+  if (groups.length > shown.length)
+    lines.push(element("li", "more", `and ${groups.length - shown.length} more`));
   if (singles) lines.push(line(css(column.colourOf(-1, 1, theme)), "on its own", count(singles, "token")));
   const list = element("ul");
   list.append(...lines);

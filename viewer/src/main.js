@@ -1,4 +1,4 @@
-// The page: reads its data, lays out its parts, and draws them again whenever the moment, the colours or the view change.
+// The page: reads its data, lays out its parts, and draws them again when the moment, the colours or the view change.
 import { firstFrom, makeClock } from "./clock.js";
 import { makeColours } from "./colours.js";
 import { readPage } from "./data.js";
@@ -72,7 +72,9 @@ function open(page, app) {
     requestAnimationFrame(drawAll);
   }
   const clock = makeClock(page.array(meta.time.array), {
-    seconds: seconds(meta.time, page.frames), smooth: () => !calm, changed: redraw,
+    seconds: seconds(meta.time, page.frames),
+    smooth: () => !calm,
+    changed: redraw,
   });
 
   function choose(tokens) {
@@ -117,13 +119,13 @@ function open(page, app) {
   ].filter(Boolean);
   const parts = [stage, timeline, legend, readout, ...panels].filter(Boolean);
 
-  const buttons = [
-    button("◐", "Light or dark (t)", actions.theme),
-    button("?", "Keys (?)", keyboard.toggle),
-  ];
+  const buttons = [button("◐", "Light or dark (t)", actions.theme), button("?", "Keys (?)", keyboard.toggle)];
   const scene = element("div", "scene");
   if (stage) scene.append(stage.element);
-  else scene.append(element("p", "sorry", "This browser shows no WebGL, so the tokens cannot be drawn; the plots work."));
+  else
+    scene.append(
+      element("p", "sorry", "This browser shows no WebGL, so the tokens cannot be drawn; the plots work."),
+    );
   scene.append(legend.element, readout.element);
   const left = element("main");
   left.append(scene, timeline.element);
@@ -196,7 +198,14 @@ function open(page, app) {
     state: () => {
       const { highlight, colour, ...rest } = snapshot();
       const chosen = highlight ? highlight.reduce((sum, one) => sum + one, 0) : 0;
-      return { ...rest, frames: page.frames, colour: columns[colour].name, chosen, hovered, webgl: Boolean(stage) };
+      return {
+        ...rest,
+        frames: page.frames,
+        colour: columns[colour].name,
+        chosen,
+        hovered,
+        webgl: Boolean(stage),
+      };
     },
   };
 }
@@ -205,7 +214,13 @@ const app = document.getElementById("app");
 readPage(document).then(
   (page) => open(page, app),
   (error) => {
-    app.replaceChildren(element("p", "sorry", `This page's data could not be read: ${error.message}. A browser of 2023 or later is needed.`));
+    app.replaceChildren(
+      element(
+        "p",
+        "sorry",
+        `This page's data could not be read: ${error.message}. A browser of 2023 or later is needed.`,
+      ),
+    );
     throw error;
   },
 );

@@ -49,7 +49,12 @@ const diamond = (x, y) => `M${x} ${y - 4}L${x + 4} ${y}L${x} ${y + 4}L${x - 4} $
 /** One panel: {element, draw(state)}. `seek(value)` moves time. */
 export function makePanel(page, panel, seek) {
   const times = page.array(page.meta.time.array);
-  const series = panel.series.map((one, k) => ({ ...one, k: k % 6, xs: page.array(one.x), ys: page.array(one.y) }));
+  const series = panel.series.map((one, k) => ({
+    ...one,
+    k: k % 6,
+    xs: page.array(one.x),
+    ys: page.array(one.y),
+  }));
   const log = (value) => (panel.y_log ? Math.log10(value) : value);
   const clip = `panel-${cards++}`;
   let place = null;
@@ -63,8 +68,14 @@ export function makePanel(page, panel, seek) {
 
   function layout(width) {
     const { svg } = card;
-    const span = rangeOf(series.filter(({ style }) => style !== "event").map(({ ys }) => ys), panel.y_log)
-      ?? rangeOf(series.map(({ ys }) => ys), panel.y_log) ?? [0, 1];
+    const span = rangeOf(
+      series.filter(({ style }) => style !== "event").map(({ ys }) => ys),
+      panel.y_log,
+    ) ??
+      rangeOf(
+        series.map(({ ys }) => ys),
+        panel.y_log,
+      ) ?? [0, 1];
     const x = scale(times[0], times[times.length - 1], MARGIN.left, width - MARGIN.right);
     const y = scale(...span, HEIGHT - MARGIN.bottom, MARGIN.top);
     svg.replaceChildren();
@@ -74,13 +85,21 @@ export function makePanel(page, panel, seek) {
     svg.append(box);
     const ticks = timeTicks(page.meta.time, times, width - MARGIN.left - MARGIN.right);
     const marks = valueTicks(...span, panel.y_log);
-    drawAxes(svg, width, HEIGHT, { at: x, ticks, label: timeLabel(page.meta.time, panel.x_label) }, { at: y, ticks: marks, label: panel.y_label });
+    drawAxes(
+      svg,
+      width,
+      HEIGHT,
+      { at: x, ticks, label: timeLabel(page.meta.time, panel.x_label) },
+      { at: y, ticks: marks, label: panel.y_label },
+    );
     const lines = shape("g", { "clip-path": `url(#${clip})` });
     const ordered = [...series].sort((a, b) => (a.style === "theory") - (b.style === "theory"));
     for (const one of ordered) {
       if (one.style === "event") {
         const d = Array.from(one.xs, (value, k) => [x(value), y(log(one.ys[k]))])
-          .filter(([px, py]) => Number.isFinite(px) && Number.isFinite(py)).map(([px, py]) => diamond(px, py)).join("");
+          .filter(([px, py]) => Number.isFinite(px) && Number.isFinite(py))
+          .map(([px, py]) => diamond(px, py))
+          .join("");
         lines.append(shape("path", { class: `mark s${one.k}`, d }));
       } else {
         const d = seriesPath(one.xs, one.ys, x, (value) => y(log(value)), one.step);

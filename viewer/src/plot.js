@@ -50,13 +50,17 @@ export function rangeOf(lists, log) {
 /** Marks of a value axis. */
 export function valueTicks(low, high, log, wanted = 4) {
   if (!log) return niceTicks(low, high, wanted).map((at) => ({ at, text: number(at) }));
-  if (high - low >= 3 || high > 5) return niceTicks(low, high, wanted, true).map((at) => ({ at, text: power(at) }));
+  if (high - low >= 3 || high > 5)
+    return niceTicks(low, high, wanted, true).map((at) => ({ at, text: power(at) }));
   if (high - low < 0.8) {
     const inside = niceTicks(10 ** low, 10 ** high, wanted).filter((value) => value > 0);
     return inside.map((value) => ({ at: Math.log10(value), text: number(value) }));
   }
   const factors = high - low > 1.6 ? [1, 3] : [1, 2, 5];
-  const decades = Array.from({ length: Math.ceil(high) - Math.floor(low) }, (_, k) => 10 ** (Math.floor(low) + k));
+  const decades = Array.from(
+    { length: Math.ceil(high) - Math.floor(low) },
+    (_, k) => 10 ** (Math.floor(low) + k),
+  );
   const values = decades.flatMap((decade) => factors.map((factor) => Number((factor * decade).toPrecision(3))));
   return values.map((value) => ({ at: Math.log10(value), text: number(value) }));
 }
@@ -86,9 +90,18 @@ export function drawAxes(svg, width, height, x, y) {
     const half = 3.2 * tick.text.length;
     if (at + half > width) made.setAttribute("text-anchor", "end");
   }
-  text(svg, subscripts(x.label), { class: "label", x: (left + right) / 2, y: height - 5, "text-anchor": "middle" });
+  text(svg, subscripts(x.label), {
+    class: "label",
+    x: (left + right) / 2,
+    y: height - 5,
+    "text-anchor": "middle",
+  });
   const middle = (top + bottom) / 2;
-  text(svg, subscripts(y.label), { class: "label", "text-anchor": "middle", transform: `translate(13 ${middle}) rotate(-90)` });
+  text(svg, subscripts(y.label), {
+    class: "label",
+    "text-anchor": "middle",
+    transform: `translate(13 ${middle}) rotate(-90)`,
+  });
 }
 
 /** Calls `move(x, y, event)` with the place in `svg` where the pointer is pressed, and then where it is dragged to. */

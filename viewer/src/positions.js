@@ -1,6 +1,6 @@
 // Where tokens are between two frames: on the circle and the sphere they move along it.
 
-/** Spread over [-1, 1] that differs most between neighbouring numbers: tokens at one place of a ring lie side by side. */
+/** A place in [-1, 1], far apart for neighbouring numbers: tokens at one place of a ring lie side by side. */
 const golden = (i) => 2 * ((i * 0.6180339887498949) % 1) - 1;
 
 /** Largest coordinate of any token in any frame. */
@@ -11,8 +11,8 @@ function extent(values, scale) {
 }
 
 /**
- * {at(position, out), size}: `at` writes x, y, z of all tokens at a fractional frame, in units where the scene has radius
- * 1; `size` is that unit in the run's own.
+ * {at(position, out), unit, thickness}: `at` writes x, y, z of all tokens at a fractional frame, in units where the
+ * scene has radius 1; `unit` is that unit in the run's own; `thickness` is half the width of a ring.
  */
 export function makePositions(page) {
   const { meta, dims, shown } = page;

@@ -3,9 +3,11 @@ import { sizes } from "./colours.js";
 import { valueOf } from "./panels.js";
 import { count, element, moment } from "./text.js";
 
-/** Number of clusters at a moment: of the run's own count if the page holds it, else of the tokens shown; null if unknown. */
+/** Number of clusters at a moment: the run's own count if the page holds it, else of the tokens shown, else NaN. */
 function counter(page, columns) {
-  const series = page.meta.panels.find(({ id }) => id === "clusters")?.series.find(({ style }) => style === "measured");
+  const series = page.meta.panels
+    .find(({ id }) => id === "clusters")
+    ?.series.find(({ style }) => style === "measured");
   if (series) {
     const [x, y] = [page.array(series.x), page.array(series.y)];
     return ({ value }) => Math.round(valueOf(x, y, value, true));

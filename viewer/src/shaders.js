@@ -59,7 +59,8 @@ export const TOKENS = {
       float light = dot(normal, normalize(vec3(-0.45, 0.6, 0.75)));
       vec3 ball = shade * (0.78 + 0.26 * light) + 0.22 * pow(max(light, 0.0), 14.0);
       float rim = smoothstep(1.0 - 2.4 * soft, 1.0 - 1.2 * soft, r);
-      vec3 colour = mix(ball, ground, 0.75 * rim * smoothstep(7.0, 12.0, wide)); // no outline where it would hide the ball
+      rim *= smoothstep(7.0, 12.0, wide); // no outline where it would hide the ball
+      vec3 colour = mix(ball, ground, 0.75 * rim);
       colour = mix(ground, colour, mix(fade, 1.0, near) * mix(0.16, 1.0, full));
       gl_FragColor = vec4(colour, inside);
     }

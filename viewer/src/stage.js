@@ -1,7 +1,20 @@
 // The stage: tokens in WebGL, halos that show how many share a place, and what is under the pointer.
 import {
-  BufferAttribute, BufferGeometry, Color, ColorManagement, DynamicDrawUsage, OrthographicCamera, PerspectiveCamera, Points, Scene, ShaderMaterial,
-  Vector2, Vector3, WebGLRenderer, MOUSE, TOUCH,
+  BufferAttribute,
+  BufferGeometry,
+  Color,
+  ColorManagement,
+  DynamicDrawUsage,
+  OrthographicCamera,
+  PerspectiveCamera,
+  Points,
+  Scene,
+  ShaderMaterial,
+  Vector2,
+  Vector3,
+  WebGLRenderer,
+  MOUSE,
+  TOUCH,
 } from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
 import { sizes } from "./colours.js";
@@ -28,7 +41,11 @@ function cloud(count, shader, uniforms, options) {
   const tint = attribute("tint", new Uint8Array(3 * count), 3, true);
   const look = attribute("look", new Float32Array(2 * count), 2);
   const material = new ShaderMaterial({
-    uniforms, vertexShader: shader.vertex, fragmentShader: shader.fragment, transparent: true, ...options,
+    uniforms,
+    vertexShader: shader.vertex,
+    fragmentShader: shader.fragment,
+    transparent: true,
+    ...options,
   });
   const points = new Points(geometry, material);
   points.frustumCulled = false;
@@ -55,15 +72,23 @@ export function makeStage(page, columns, { redraw, calm }) {
   const box = element("div", "stage");
   const canvas = element("canvas");
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `${tokens.shown} tokens on ${space.kind === "axes" ? "principal axes" : `the ${space.kind}`}`);
+  canvas.setAttribute(
+    "aria-label",
+    `${tokens.shown} tokens on ${space.kind === "axes" ? "principal axes" : `the ${space.kind}`}`,
+  );
   box.append(canvas);
   const renderer = new WebGLRenderer({ canvas, antialias: true, alpha: true });
   renderer.setClearAlpha(0);
 
   const positions = makePositions(page);
   const common = {
-    nearer: { value: 0 }, depths: { value: new Vector2(0, 1) }, kind: { value: solid ? KIND[space.kind] : 0 },
-    unit: { value: 1 }, largest: { value: 256 }, ground: { value: new Color() }, line: { value: new Color() },
+    nearer: { value: 0 },
+    depths: { value: new Vector2(0, 1) },
+    kind: { value: solid ? KIND[space.kind] : 0 },
+    unit: { value: 1 },
+    largest: { value: 256 },
+    ground: { value: new Color() },
+    line: { value: new Color() },
     fade: { value: space.kind === "sphere" ? 0.42 : 0.5 },
   };
   const balls = cloud(shown, TOKENS, common, { alphaToCoverage: solid, depthTest: solid, depthWrite: solid });
@@ -124,7 +149,12 @@ export function makeStage(page, columns, { redraw, calm }) {
       if (controls) [controls.minDistance, controls.maxDistance] = [1.25, 4 * fitted()];
     } else {
       const reach = REACH[space.kind] / Math.min(1, w / h);
-      [camera.top, camera.bottom, camera.left, camera.right] = [reach, -reach, (-reach * w) / h, (reach * w) / h];
+      [camera.top, camera.bottom, camera.left, camera.right] = [
+        reach,
+        -reach,
+        (-reach * w) / h,
+        (reach * w) / h,
+      ];
     }
     camera.updateProjectionMatrix();
     redraw();
@@ -132,7 +162,9 @@ export function makeStage(page, columns, { redraw, calm }) {
   new ResizeObserver(resize).observe(box);
 
   const radius = tokenRadius(shown);
-  const bare = columns.find(({ name, kind, labels: fixed }) => name === "cluster" && kind === "category" && !fixed);
+  const bare = columns.find(
+    ({ name, kind, labels: fixed }) => name === "cluster" && kind === "category" && !fixed,
+  );
   let painted = "";
   let placed = -1;
   let circled = "";
@@ -146,7 +178,8 @@ export function makeStage(page, columns, { redraw, calm }) {
     const mass = tokens.mass ? page.row(tokens.mass, frame) : null;
     for (let i = 0; i < shown; i++) {
       const chosen = !highlight || highlight[i];
-      balls.look.array[2 * i] = radius * (mass ? Math.min(5, Math.sqrt(mass[i])) : 1) * (highlight && chosen ? 1.25 : 1);
+      balls.look.array[2 * i] =
+        radius * (mass ? Math.min(5, Math.sqrt(mass[i])) : 1) * (highlight && chosen ? 1.25 : 1);
       balls.look.array[2 * i + 1] = chosen ? 1 : 0;
     }
     balls.look.needsUpdate = true;
@@ -156,7 +189,10 @@ export function makeStage(page, columns, { redraw, calm }) {
   function surroundClusters({ frame, colour, theme, highlight }) {
     if (!bare) return halos.geometry.setDrawRange(0, 0);
     const values = bare.values(frame);
-    const found = [...sizes(values)].filter(([, size]) => size > 1).sort((a, b) => b[1] - a[1]).slice(0, MOST_HALOS);
+    const found = [...sizes(values)]
+      .filter(([, size]) => size > 1)
+      .sort((a, b) => b[1] - a[1])
+      .slice(0, MOST_HALOS);
     const slot = new Map(found.map(([label], k) => [label, k]));
     const sums = new Float64Array(5 * found.length); // x, y, z, squared length, chosen
     const at = balls.place.array;
@@ -172,11 +208,17 @@ export function makeStage(page, columns, { redraw, calm }) {
     found.forEach(([label, size], k) => {
       const mean = [0, 1, 2].map((c) => sums[5 * k + c] / size);
       const length = Math.hypot(...mean) || 1;
-      halos.place.array.set(mean.map((x) => (space.kind === "axes" ? x : x / length)), 3 * k);
+      halos.place.array.set(
+        mean.map((x) => (space.kind === "axes" ? x : x / length)),
+        3 * k,
+      );
       halos.tint.array.set(bare.colourOf(label, columns[colour] === bare ? size : 1, theme), 3 * k);
       const spread = Math.max(0, sums[5 * k + 3] / size - length ** 2); // mean squared distance from the mean
       const tight = Math.max(0, 1 - spread / 0.04);
-      halos.look.array.set([radius + 0.21 * Math.sqrt(size / shown), tight * (sums[5 * k + 4] ? 1 : 0.15)], 2 * k);
+      halos.look.array.set(
+        [radius + 0.21 * Math.sqrt(size / shown), tight * (sums[5 * k + 4] ? 1 : 0.15)],
+        2 * k,
+      );
     });
     halos.geometry.setDrawRange(0, found.length);
     halos.place.needsUpdate = halos.tint.needsUpdate = halos.look.needsUpdate = true;
@@ -222,7 +264,7 @@ export function makeStage(page, columns, { redraw, calm }) {
   }
 
   const place = new Vector3();
-  /** Token nearest to a point of the window within a few pixels, those that face the reader first; -1 if there is none. */
+  /** Token nearest to a point of the window within a few pixels, those that face the reader first; else -1. */
   function pick(x, y) {
     const frame = canvas.getBoundingClientRect();
     const at = balls.place.array;
@@ -249,7 +291,13 @@ export function makeStage(page, columns, { redraw, calm }) {
   resize();
   home();
   return {
-    element: box, canvas, draw, pick, where, home, unit: positions.unit,
+    element: box,
+    canvas,
+    draw,
+    pick,
+    where,
+    home,
+    unit: positions.unit,
     rotating: () => Boolean(controls?.autoRotate),
     rotate(on) {
       if (controls && solid) controls.autoRotate = on;

@@ -1,6 +1,15 @@
 // What tokens lie on: the globe with its lines, the ring, or the axes.
 import {
-  BufferGeometry, DoubleSide, Float32BufferAttribute, Group, LineSegments, Mesh, RingGeometry, ShaderMaterial, SphereGeometry, Vector3,
+  BufferGeometry,
+  DoubleSide,
+  Float32BufferAttribute,
+  Group,
+  LineSegments,
+  Mesh,
+  RingGeometry,
+  ShaderMaterial,
+  SphereGeometry,
+  Vector3,
 } from "three";
 import { GLOBE, LINES } from "./shaders.js";
 
@@ -49,7 +58,11 @@ function globe(uniforms) {
     lines.push(...loop((angle) => [c * Math.cos(angle), s * Math.cos(angle), Math.sin(angle)]));
   }
   // The limb: where lines of sight touch the globe. It faces the camera and moves with its distance.
-  const limb = segments(loop((angle) => [Math.cos(angle), Math.sin(angle), 0]), { ...uniforms, kind: { value: 0 } }, [0, 0.9]);
+  const limb = segments(
+    loop((angle) => [Math.cos(angle), Math.sin(angle), 0]),
+    { ...uniforms, kind: { value: 0 } },
+    [0, 0.9],
+  );
   limb.onBeforeRender = (_renderer, _scene, camera) => {
     const distance = camera.position.length();
     limb.position.copy(camera.position).multiplyScalar(1 / distance ** 2);

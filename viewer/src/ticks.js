@@ -37,7 +37,8 @@ function layerTicks(time, times, pixels) {
   const names = time.ticks ?? Array.from(times, (_, k) => String(k));
   const widest = Math.min(90, 7 * Math.max(...names.map((name) => name.length)) + 14);
   const room = Math.max(1, Math.floor(pixels / widest));
-  const stride = [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 50, 100].find((k) => names.length / k <= room) ?? names.length;
+  const stride =
+    [1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 50, 100].find((k) => names.length / k <= room) ?? names.length;
   const short = (name) => (name.length > 12 ? `${name.slice(0, 11)}…` : name);
   return names.map((name, k) => ({ at: times[k], text: short(name), k })).filter(({ k }) => k % stride === 0);
 }

@@ -18,7 +18,14 @@ export function makeTimeline(page, clock) {
 
   const track = element("div", "track");
   const slider = element("input");
-  Object.assign(slider, { type: "range", min: low, max: high, step: "any", value: low, disabled: times.length < 2 });
+  Object.assign(slider, {
+    type: "range",
+    min: low,
+    max: high,
+    step: "any",
+    value: low,
+    disabled: times.length < 2,
+  });
   slider.setAttribute("aria-label", time.kind === "layer" ? "Layer" : "Time");
   slider.addEventListener("input", () => {
     clock.pause();
@@ -58,7 +65,10 @@ export function makeTimeline(page, clock) {
     slider,
     draw({ value, position, frame, playing, speed }) {
       slider.value = value;
-      slider.setAttribute("aria-valuetext", `${momentLine(time, times, position)}, frame ${frame + 1} of ${times.length}`);
+      slider.setAttribute(
+        "aria-valuetext",
+        `${momentLine(time, times, position)}, frame ${frame + 1} of ${times.length}`,
+      );
       play.textContent = playing ? "❚❚" : "▶";
       play.setAttribute("aria-label", playing ? "Pause" : "Play");
       select.value = speed;

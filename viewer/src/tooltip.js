@@ -14,7 +14,8 @@ export function makeTooltip() {
       box.replaceChildren(...lines.map((line, k) => element("div", k ? "" : "first", line)));
       const { offsetWidth: width, offsetHeight: height } = box;
       const left = Math.min(event.clientX + 14, window.innerWidth - width - 8);
-      const top = event.clientY + 16 + height > window.innerHeight ? event.clientY - height - 12 : event.clientY + 16;
+      const top =
+        event.clientY + 16 + height > window.innerHeight ? event.clientY - height - 12 : event.clientY + 16;
       box.style.transform = `translate(${Math.max(8, left)}px, ${Math.max(8, top)}px)`;
     },
   };
@@ -30,7 +31,8 @@ export function tokenWords(page, columns) {
     for (const column of columns) {
       const values = column.values(frame);
       if (!values) continue;
-      if (column.kind === "number") lines.push(`${column.name}: ${number(values[i])}${column.unit ? ` ${column.unit}` : ""}`);
+      if (column.kind === "number")
+        lines.push(`${column.name}: ${number(values[i])}${column.unit ? ` ${column.unit}` : ""}`);
       else if (column.labels) lines.push(`${column.name}: ${column.textOf(values[i])}`);
       else {
         let together = 0;

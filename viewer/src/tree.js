@@ -1,7 +1,10 @@
 // The merge tree as numbers: children, parents, places on the page, tokens under a merge.
 
 /** Tree of `meta.dendrogram`; ids are 0..n-1 for leaves, n + k for what merge k made. */
-export function makeTree(page, { n, left, right, height, size, leaves, leaf_of: leafOf, leaf_sizes: leafSizes }) {
+export function makeTree(
+  page,
+  { n, left, right, height, size, leaves, leaf_of: leafOf, leaf_sizes: leafSizes },
+) {
   const [lefts, rights] = [page.array(left), page.array(right)];
   const heights = page.array(height);
   const merges = heights.length;
