@@ -25,8 +25,8 @@ function paths(tree, ids, x, y, end) {
 }
 
 /**
- * The panel of `meta.dendrogram`: {element, draw(state)}. `seek(value)` moves time, `choose(tokens, k)` is
- * called with the tokens of a merge, or with null; `tell(event, lines)` shows words at the pointer, none if `lines` is null.
+ * The panel of `meta.dendrogram`: {element, draw(state)}. `seek(value)` moves time. `choose(tokens, k)` is called with
+ * the tokens of a merge, or with null. `tell(event, lines)` shows words at the pointer, none if `lines` is null.
  */
 export function makeDendrogram(page, { seek, choose, tell, colours }) {
   const { dendrogram, time } = page.meta;
