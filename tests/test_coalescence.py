@@ -253,3 +253,13 @@ def test_bad_input_is_one_sentence(change, sentence, untyped):
     with pytest.raises(ValueError, match=sentence) as caught:
         af.coalesce(**arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_moments_of_a_busy_time_are_those_of_a_plain_solve(key):
+    """Many merges at nearly one time: each token is where a plain solve puts it, whichever merged first."""
+    x0 = af.sphere.uniform(key, 200, 3)
+    tree = af.coalesce(af.Attention(60.0), np.asarray(x0, float))
+    log10_t = tree.log10_times[48] + 1e-6
+    traj = af.solve(af.sa(60.0), x0, np.array([0.0, 10**log10_t]), rtol=1e-7, atol=1e-9)
+    moment = tree.at(log10_t=log10_t)
+    np.testing.assert_allclose(moment.x[moment.labels], traj.xs[1], atol=1e-5)

@@ -189,21 +189,32 @@ class MergeTree:
         if t is not None:
             check_between(t, "t", low=0.0)
         with np.errstate(divide="ignore"):
-            log_t = float(np.log(t)) if t is not None else float(log10_t or 0.0) * LN10
-        log_t -= self._log_unit
-        if log_t < self._snapshots[0].log_t:
-            moment, found = self._in_the_crowd(log_t)
-        else:
-            moment, found = (
-                [kept for kept in self._snapshots if kept.log_t <= log_t][-1],
-                self._found,
-            )
-            if log_t > moment.log_t:
+            return self.along([float(np.log10(t)) if t is not None else float(log10_t or 0.0)])[0]
+
+    def along(self, log10_ts: Sequence[float] | np.ndarray) -> list[Clusters]:
+        """Clusters at increasing log10 t, each run on from the one before, or the last moment kept."""
+        told: list[Clusters] = []
+        now, found = self._snapshots[0], self._found[: self._snapshots[0].merges]
+        for log10_t in np.asarray(log10_ts, float):
+            log_t = float(log10_t) * LN10 - self._log_unit
+            if log_t < self._snapshots[0].log_t:
+                told.append(self._told(*self._in_the_crowd(log_t)))
+                continue
+            kept = [one for one in self._snapshots if one.log_t <= log_t][-1]
+            if kept.log_t > now.log_t:
+                now, found = kept, self._found[: kept.merges]
+            if log_t > now.log_t:
                 rules = {**self._rules, "log_t_max": log_t}
-                moment = evolve(
-                    moment, rules, n=self.n, max_steps=MAX_STEPS, products=self._products
-                ).end
-            moment = moment.clusters()
+                story = evolve(now, rules, n=self.n, max_steps=MAX_STEPS, products=self._products)
+                now, found = story.end, np.concatenate([found, story.pairs.reshape(-1, 2)])
+            told.append(self._told(now.clusters(), found))
+        return told
+
+    def _told(self, moment: Snapshot, found: np.ndarray) -> Clusters:
+        """Clusters of a moment, in the user's axes, by the merges of the run that led to it.
+
+        Not by those of the whole run: of merges at nearly one time another may come first.
+        """
         place = np.full(2 * self.n, -1)
         place[moment.ids] = np.arange(len(moment.ids))
         labels = place[_tops(found, self.n, stop=place >= 0)]
@@ -264,7 +275,7 @@ class MergeTree:
     ) -> Path:
         """Write one HTML page to play with: tokens along log-time, the tree of merges, the energy staircase.
 
-        The arguments are those of `Trajectory.to_html`. Each frame is one call of `at`.
+        The arguments are those of `Trajectory.to_html`. All frames cost about one more run.
         """
         from attnflow.view import check_page, html, scene_of_tree, thinned, write
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 FRAMES, FEWEST = 200, 20
 NUMBERS = 2**24
 """Numbers that the frames of one run may hold; a large run has fewer frames."""
-CROWD_FRAMES = 6
+CROWD_FRAMES = 3
 """Frames in the crowded phase of a large cloud, each of which is a run from the start."""
-AFTER = 1e-6
+AFTER = 1e-3
 """Decades after a merge at which it is seen."""
 POINTS = 4000
 """Points of a curve beyond which some are left out."""
@@ -28,7 +28,7 @@ def frames_of(tree: MergeTree, most: int = FRAMES) -> dict[str, np.ndarray]:
     """Moments of a coalescing run: `log10_times` (t,), `tokens` (t, n, d) in float32, `labels` (t, n).
 
     The first is the start, at log10 t = -inf. Of the others half are evenly spaced in log-time up to the end, half
-    just after merges, evenly spaced among these. Each is exact, from `tree.at`.
+    just after merges, evenly spaced among these. Each is computed, by `tree.along`.
     """
     most = min(max(most, 4), max(FEWEST, NUMBERS // tree.x0.size))
     finite = tree.log10_times[np.isfinite(tree.log10_times)]
@@ -41,7 +41,7 @@ def frames_of(tree: MergeTree, most: int = FRAMES) -> dict[str, np.ndarray]:
         over = finite[min(crowded, len(finite)) - 1]
         early = times[times < over]
         times = np.concatenate([_some(early, CROWD_FRAMES), times[times >= over]])
-    moments = [tree.at(log10_t=float(t)) for t in times]
+    moments = tree.along(times)
     return {
         "log10_times": np.append(-np.inf, times),
         "tokens": np.stack([tree.x0, *(m.x[m.labels] for m in moments)]).astype(np.float32),
