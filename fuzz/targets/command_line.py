@@ -88,6 +88,12 @@ def root() -> Path:
     (folder / "folder").mkdir()
     (folder / "folder" / "config.json").write_text('{"model_type": "gpt2"}')
     (folder / "text.txt").write_text("One two three.\n" * 3)
+    from attnflow.cli import main
+
+    os.chdir(folder)
+    words = ["run", "simulate", "--n", "5", "--d", "2", "--t-max", "2", "--saves", "5", "--quiet"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(words) == 0
     return folder
 
 

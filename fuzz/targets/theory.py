@@ -118,8 +118,8 @@ OWN: dict[str, dict[str, Any]] = {
     "modes.line_modes": {"x": three},
     "modes.line_mode_band": {"n": count(10, 10**6)},
     "stationary.stationary_grams": {"n": count(2, 12)},
-    "gram.gram": {"gram0": choice(0.1, 0.5)},
-    "gram.gram_gap": {"gap0": choice(0.5, 0.9)},
+    "gram.gram": {"gram0": choice(0.1, 0.5), "beta": real(-3, 3)},
+    "gram.gram_gap": {"gap0": choice(0.5, 0.9), "beta": real(-3, 3)},
     "gram.gram_post_ln": {"gram0": choice(0.1, 0.5)},
     "metastability.pairing_flow": {
         "x": spec(((5, 3),), ("one axis",)),
@@ -203,6 +203,12 @@ def _target(name: str, function: Callable[..., Any]) -> Target:
             bad[key] = odd.filter(
                 lambda value: not (isinstance(value, int | float) and 3 < value < inf)
             )
+        if name.startswith("gram.gram") and key in (
+            "beta",
+            "value",
+            "ts",
+        ):  # rates of e^beta are stiff
+            bad[key] = odd.filter(lambda value: not isinstance(value, int | float | list))
         if key == "time_limit":
             bad[key] = None
     return Target(partial(call, function, tuple(own)), good, 0.4, bad)

@@ -79,9 +79,3 @@ def test_collapse_times_of_nothing_are_none(untyped):
 
 def test_disorder_has_no_order():
     assert theory.gibbs.order_parameter(26.746751079612256, 0.5) == 0.0
-
-
-def test_a_run_of_usa_stays_in_the_range_of_floats():
-    gram = np.where(np.eye(4, dtype=bool), 1.0, 0.5)
-    end = theory.gram.gram([0.0, 9.125563], gram, beta=16.0318054253352, model="usa")[-1]
-    assert np.abs(end - 1).max() < 1e-9
