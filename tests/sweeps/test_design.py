@@ -105,7 +105,7 @@ def test_bad_words_are_one_sentence(toy, name, words, message):
 
 
 def test_fields_are_told_from_options(toy):
-    words = "--beta 1 -2 --zip --t=3 --seed=4 5 --out x".split()
+    words = ["--beta", "1", "-2", "--zip", "--t=3", "--seed=4", "5", "--out", "x"]
     assert axes.split(words, toy.Config) == (
         {"beta": ["1", "-2"], "seed": ["4", "5"]},
         ["--zip", "--t=3", "--out", "x"],

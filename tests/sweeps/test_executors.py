@@ -60,9 +60,15 @@ def test_a_killed_sweep_goes_on_when_it_is_started_again(script, tmp_path):
     killed = start(script, "sweep", tmp_path, 12, 0.4)
     wait_for(lambda: len(list((tmp_path / "runs").glob("toy-*"))) >= 3)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.wait()
+    killed.stdout.close()
+    killed.stderr.close()
     pids = json.loads((tmp_path / "pids").read_text())
-    wait_for(lambda: not any(map(is_alive, pids)), 10)  # workers do not outlive their sweep
+    try:
+        wait_for(lambda: not any(map(is_alive, pids)), 10)  # workers do not outlive their sweep
+    finally:
+        for pid in filter(is_alive, pids):
+            os.kill(pid, signal.SIGKILL)
     done = len([run for run in store.list_runs(tmp_path / "runs") if not run.problem])
     assert 3 <= done < 12
     before = len(log(tmp_path))

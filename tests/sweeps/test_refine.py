@@ -82,6 +82,8 @@ def test_failures_are_on_no_side(toy, how, tmp_path):
     points = product("toy", beta=[1.0, 2.0, 3.0], mode="fails", folder=str(tmp_path))
     data = refine("toy", points, "beta", "kind", levels=1, **how)
     assert data.reason.values[-1] and json.loads(data.attrs["transition"]) == [[[1.5, 2.0]]]
+    data = refine("toy", points, "beta", "total", threshold=0.0, levels=1, **how)
+    assert json.loads(data.attrs["transition"]) == []
 
 
 @pytest.mark.parametrize(

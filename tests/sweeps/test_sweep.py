@@ -9,7 +9,8 @@ import pytest
 
 from attnflow import store
 from attnflow.cli import main
-from attnflow.sweeps import product, random, sweep, zipped
+from attnflow.sweeps import draw, product, random, sweep, zipped
+from attnflow.sweeps.figure import over_seeds
 
 
 def count(folder):
@@ -110,6 +111,36 @@ def test_a_failure_is_a_row_and_is_done_again_on_request(run, tmp_path):
     healed = run(points, retry=True)
     assert not healed.reason.values.any() and np.isfinite(healed.total).all()
     assert count(tmp_path) == 5 and not list((tmp_path / "runs" / ".failed").iterdir())
+
+
+def test_a_line_has_means_over_seeds_with_their_standard_errors(run, tmp_path):
+    data = run(product("toy", beta=[1.0, 2.0, 3.0], seed=range(4), folder=str(tmp_path)))
+    mean, error, fields = over_seeds(data, "x@token=11")
+    one = data.x.isel(token=1).values
+    assert fields == ["beta"]
+    np.testing.assert_allclose(mean, one.mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(error, one.std(axis=1, ddof=1) / 2, rtol=1e-12)
+    line, _, _ = draw(data, "x@token=11").axes[0].containers[0]
+    np.testing.assert_allclose(line.get_ydata(), mean)
+
+
+def test_two_fields_of_numbers_are_a_map(run, tmp_path):
+    data = run(product("toy", beta=[1.0, 2.0, 3.0], n=[2, 4], seed=range(2), folder=str(tmp_path)))
+    ax = draw(data, "total").axes[0]
+    cells = ax.collections[0].get_array()
+    mean = data.total.mean("seed")
+    across, up = ax.get_xlabel(), ax.get_ylabel()
+    np.testing.assert_allclose(cells, mean.transpose(up, across))
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["1", "2", "3"]
+    data = run(product("toy", beta=[1.0, 2.0], mode=["a", "b"], folder=str(tmp_path)))
+    assert [t.get_text() for t in draw(data).axes[0].get_legend().texts] == ["mode = a", "mode = b"]
+
+
+def test_three_fields_are_too_many_to_draw(run, tmp_path):
+    data = run(product("toy", beta=[1.0, 2.0], n=[2, 4], mode=["a", "b"], folder=str(tmp_path)))
+    with pytest.raises(ValueError, match="one or two swept fields"):
+        draw(data)
+    assert draw(data.isel(n=0)).axes
 
 
 def test_all_fail(run, tmp_path):
