@@ -8,6 +8,7 @@ import pytest
 
 import attnflow as af
 from attnflow import errors
+from attnflow.analysis import clusters
 
 X0 = af.sphere.polygon(5, 3)
 TS = jnp.linspace(0.0, 1.0, 3)
@@ -177,7 +178,7 @@ def test_what_is_no_number_is_refused_in_one_line(value):
     refused(lambda: errors.check_between(value, "x", 0.0, 1.0), "`x` must be a number, but x=")
 
 
-@pytest.mark.parametrize("value", [[1.0, 2.0], [[1.0], [2.0, 3.0]], {}, 10**400])
+@pytest.mark.parametrize("value", [[1.0, 2.0], [[1.0], [2.0, 3.0]], {}, -(10**400)])
 def test_counts_show_any_value_in_one_line(value):
     refused(lambda: errors.check_count(value, "n"), "`n` must be a whole number >= 1, but n=")
 
@@ -186,6 +187,22 @@ FOUND = {
     "tokens beyond memory": (lambda: af.sphere.polygon(10**12, 10**6), MemoryError, "needs about"),
     "a Gram matrix beyond memory": (lambda: af.sphere.equiangular(10**8, 0.5), MemoryError, "needs about"),
     "cosines for a cosine": (lambda: af.sphere.equiangular(3, []), ValueError, "`rho` must be one number"),
+    "concentrations": (
+        lambda: af.sphere.vmf(jax.random.key(0), 2, 3, concentration=[1.0, 2.0]), ValueError,
+        "`concentration` must be one number",
+    ),
+    "spreads": (
+        lambda: af.sphere.clusters(jax.random.key(0), 4, 3, k=2, spread=[]), ValueError, "`spread` must be one number",
+    ),
+    "cosines to link at": (
+        lambda: clusters.cluster_labels(np.asarray(X0), cosine=[0.5, 0.5]), ValueError, "`cosine` must be one number",
+    ),
+    "a product beyond floats": (
+        lambda: af.Attention(40.0, 1e308, 1e308), ValueError, "`beta * query * key` must be finite",
+    ),
+    "lists of betas": (
+        lambda: af.MultiHead([af.Attention([1.0, 2.0])] * 2)(X0), ValueError, "`beta` must be one number",
+    ),
     "turns for a spread": (
         lambda: af.sphere.clusters(jax.random.key(0), 4, 3, k=2, spread=1e200), ValueError, "spread <= 100",
     ),

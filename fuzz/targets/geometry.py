@@ -185,7 +185,7 @@ TARGETS = {
     ),
     "sphere.polygon": Target(polygon, {"n": SIZES, "d": DIMENSIONS}, 0.5),
     "sphere.normalize": Target(
-        normalize, {"x": good, "log10_scale": real(-30, 30)}, 0.5, {"x": None, "log10_scale": None}
+        normalize, {"x": good, "log10_scale": real(-15, 15)}, 0.5, {"x": None, "log10_scale": None}
     ),
     "sphere.exp, log, distance": Target(
         exp_and_log, {"x": spec(((5, 3),)), "y": spec(((5, 3),))}, 0.5, {"x": None, "y": None}

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from attnflow.errors import check_choice, check_count, check_finite, check_shape, check_weights
+from attnflow.errors import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_shape,
+    check_weights,
+    concrete,
+)
 from attnflow.kernels import as_kernel_sum, auto
 
 Matrix = float | Float[Array, "..."]
@@ -20,9 +27,9 @@ Mask = Callable[..., Any] | Bool[Array, "n n"] | None
 ROWS_PER_BLOCK = 2**22
 
 
-def as_parameter(value):
+def as_parameter(value: Any) -> Any:
     """A number as a weakly typed float array: changing it recompiles nothing and widens no dtype."""
-    value = as_float(value)
+    value = np.asarray(value) if isinstance(value, list | tuple) else as_float(value)
     return jnp.asarray(value * 1.0) if eqx.is_array_like(value) else value
 
 
@@ -303,6 +310,9 @@ def _check_parameters(attention) -> None:
     """Raise `ValueError` unless every number is finite, and weights are weights."""
     for name in ("beta", "query", "key", "value"):
         check_finite(getattr(attention, name, 0.0), name)
+    factors = [getattr(attention, name, 1.0) for name in ("beta", "query", "key")]
+    if concrete(factors) and not any(map(np.ndim, factors)):
+        check_finite(math.prod(map(float, factors)), "beta * query * key")
     weights = getattr(attention, "weights", None)
     if weights is not None:
         check_weights(weights, (np.shape(weights) or (1,))[-1])

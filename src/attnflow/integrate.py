@@ -151,6 +151,7 @@ def solve(
     check_increasing(ts)
     for value, name in ((dt, "dt"), (rtol, "rtol"), (atol, "atol")):
         if value is not None:
+            check_shape(value, name, ())
             check_finite(value, name)
             check_between(value, name, low=0.0, open_low=name != "atol")
     check_count(max_steps, "max_steps")

@@ -116,6 +116,7 @@ def vmf(
         Wood, "Simulation of the von Mises Fisher distribution" (1994), algorithm VM.
     """
     _check_size(n, d)
+    check_shape(concentration, "concentration", ())
     check_finite(concentration, "concentration")
     check_between(concentration, "concentration", low=0.0)
     key_height, key_tangent = jr.split(key)
@@ -205,6 +206,7 @@ def clusters(key: PRNGKeyArray, n: int, d: int, *, k: int, spread: float) -> Flo
     """
     _check_size(n, d)
     check_count(k, "k")
+    check_shape(spread, "spread", ())
     check_finite(spread, "spread")
     check_between(spread, "spread", 0.0, 100.0)
     key_centre, key_token = jr.split(key)

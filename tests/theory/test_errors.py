@@ -43,6 +43,18 @@ FOUND = {
     ),
     "degrees beyond memory": (lambda: theory.stability.fastest_mode(1e20, d=3), "`beta` must lie in"),
     "values": (lambda: theory.clustering.theorems("sa", 1.0, np.eye(3), value=[1.0]), "`value` must be one"),
+    "layers of many betas": (
+        lambda: theory.normalization.layer_course("post", layers=2, n=4, beta=[1.0]), "`beta` must be one number",
+    ),
+    "many rates": (
+        lambda: theory.normalization.layer_course("ngpt", layers=2, n=4, beta=1.0, alpha=[]), "`alpha` must be one",
+    ),
+    "an orbit beyond floats": (
+        lambda: theory.normalization.orbit_radius(0.5, 0.5, n=4, beta=1e8), "satisfy beta gap <= 700",
+    ),
+    "panels beyond memory": (
+        lambda: theory.normalization.cosine("sqrt", [0.0, 1.0], 0.5, n=9, beta=1e16), "costs O",
+    ),
     "many points": (
         lambda: theory.metastability.pairing_flow(1.0, np.eye(2), np.eye(2)), "`x` must be one unit vector",
     ),
@@ -79,3 +91,15 @@ def test_collapse_times_of_nothing_are_none(untyped):
 
 def test_disorder_has_no_order():
     assert theory.gibbs.order_parameter(26.746751079612256, 0.5) == 0.0
+
+
+def test_energies_and_cosines_reach_as_far_as_floats():
+    assert theory.stationary.uniform_energy(1e17, d=8) == np.inf
+    far, near = (theory.long_context.limit_cosine(0.5, 4.0, eta=eta) for eta in (1e156, 1e12))
+    np.testing.assert_allclose(far, near, rtol=1e-10)
+
+
+def test_free_energy_has_its_limits():
+    free = theory.gibbs.free_energy
+    np.testing.assert_allclose(free(1e-124, 4.08, d=3), free(0.0, 4.08, d=3), rtol=1e-12)
+    assert free(3.3, 1e-109) == 0.0

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from attnflow.analysis.cells import components, join
-from attnflow.errors import check_between, check_tokens
+from attnflow.errors import check_between, check_shape, check_tokens
 
 Numbers = np.ndarray | Array
 BLOCK = 2**22
@@ -41,6 +41,7 @@ def cluster_labels(
     """
     x = np.asarray(x)
     check_tokens(x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x)
+    check_shape(cosine, "cosine", ())
     check_between(cosine, "cosine", -1.0, 1.0, open_low=True)
     if x.ndim > 2:
         each = [_by_size(_components(one, cosine)) for one in x.reshape(-1, *x.shape[-2:])]

@@ -252,6 +252,8 @@ def _prepare(config: Config):
     check_between(config.dt, "dt", low=0.0, open_low=True)
     check_choice(config.dtype, "dtype", ("float32", "float64"))
     check_count(config.saves, "saves", low=3)
+    if config.n is not None:
+        check_count(config.n, "n")
     check_choice(config.kernel_sum, "kernel_sum", af.kernels.KERNEL_SUMS)
     if config.state_saves is not None:
         check_count(config.state_saves, "state_saves")

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, Float
 
-from attnflow.errors import concrete
+from attnflow.errors import check_shape, concrete
 from attnflow.kernels import fast, host
 from attnflow.kernels.dense import dense
 from attnflow.kernels.fourier import fourier
@@ -70,6 +70,7 @@ def cheapest(n: int, d: int, beta, *, accuracy: float | None = None) -> Callable
     """The exact sum that takes least time for n unit tokens over themselves: dense, fourier or harmonics."""
     if d not in SPACES:
         return dense
+    check_shape(beta, "beta", ())
     space, chosen = SPACES[d]
     size = abs(float(beta)) if concrete(beta) else USUAL_BETA
     if not math.isfinite(size):

@@ -5,11 +5,12 @@ from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 Number = float | int | np.floating | np.integer | np.ndarray
 """A scalar, or an array of shape ()."""
-Numbers = Number | list | tuple
-"""An array of any shape, or what NumPy makes one of."""
+Numbers = ArrayLike
+"""An array of any shape, or what NumPy makes one of, JAX arrays too."""
 
 
 def check(

@@ -30,6 +30,8 @@ LARGEST_D = 1000
 """Dimension up to which densities are solved for."""
 LARGEST_STIFFNESS = 2e4
 """Largest second derivative of the potential of a density, which sets its width."""
+LEAST_ORDER = 1e-5
+"""Order parameters below it count as disorder."""
 NEAREST = 1e-4
 """How close to beta_*, relatively, the loop of the first-order transition is resolved."""
 STEP = 0.2
@@ -287,8 +289,10 @@ def _solve(grid: _Grid, kernel: _Kernel, order: float, field: np.ndarray, kappa:
 
 def _trace(grid: _Grid, kernel: _Kernel, top: float) -> Iterator[_State]:
     """Densities of order parameters that fall from the top."""
+    if top < LEAST_ORDER:
+        return
     field, kappa = _guess(grid, kernel, top)
-    for order in expit(np.arange(logit(top), logit(1e-5), -STEP)):
+    for order in expit(np.arange(logit(top), logit(LEAST_ORDER), -STEP)):
         state = _solve(grid, kernel, float(order), field, kappa)
         field, kappa = state.field, _stiffness(kernel, state.kappa)
         yield state
@@ -341,5 +345,5 @@ def _highest(grid: _Grid, kernel: _Kernel, stiffness: float) -> float:
     """Order parameter that no density exceeds: that of a density in the field of one point."""
     beta, t = kernel.beta, grid.t
     linear = kernel.model == "sa" or beta == 0
-    field = t if linear else np.exp(beta * (t - 1)) / beta
+    field = t if linear else _kernel_value(beta, t)
     return float(_tilt(grid, field, stiffness)[0] @ t)

@@ -29,6 +29,7 @@ from attnflow.theory.errors import (
     check_shape,
     check_times,
     check_weights,
+    one,
 )
 from attnflow.theory.hemisphere import check_tokens
 from attnflow.theory.stability import CLOCKS, MODELS
@@ -219,8 +220,8 @@ def heat_mixture(
     for array, name in ((weights, "weights"), (variances, "variances")):
         check_shape(array, name, means.shape)
     check(abs(weights.sum() - 1) <= 1e-9, "weights", "sum to 1", weights, "Divide by their sum.")
-    t, value = check_nonnegative(t, "t"), check_finite(value, "value")
-    speed = 2 * value / check_positive(beta, "beta")
+    t, value = one(check_nonnegative, t, "t"), one(check_finite, value, "value")
+    speed = 2 * value / one(check_positive, beta, "beta")
     if speed * t >= variances.min():
         end = variances.min() / speed
         raise ValueError(

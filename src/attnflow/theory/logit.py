@@ -11,8 +11,9 @@ either fixed point one of the two is small, and keeps its own relative accuracy.
 import numpy as np
 from scipy.special import exp1, expi
 
-from attnflow.theory.errors import Number, Numbers
+from attnflow.theory.errors import Number, Numbers, check
 
+LARGEST_BETA = 1e7
 EXP_MAX = 690.0  # e^690 = 1e299: sums of thousands of these stay finite
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(20)
 NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2  # on [0, 1]
@@ -103,6 +104,7 @@ def advance(ts: np.ndarray, g0: float, s0: float, *, n: int, beta: float, model:
     Gauss panels carry t(y), Newton's method inverts it inside its panel: the relative error of t is about
     1e-15 (1 + |beta|). Panels end where the flow is linear to double precision. Costs O(|beta| + number of times).
     """
+    check(abs(beta) <= LARGEST_BETA, "beta", "lie in [-1e7, 1e7]", beta, "A run costs O(|beta|).")
     if g0 == 0 or s0 == 0:
         return np.zeros_like(ts)
     top = max(np.log(n * max(abs(beta), 1.0)) + 40 - np.log(s0 / g0), 0.0)

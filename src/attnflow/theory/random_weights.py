@@ -32,7 +32,7 @@ from attnflow.theory.normalization.scheme import (
     Rate,
     check_cosine,
     check_gap,
-    check_scheme,
+    check_run,
     check_switch,
     rate,
 )
@@ -304,7 +304,7 @@ def random_layer_course(
         Derived here from the overlaps of the sublayers; schemes from Karagodin, Ge, Polyanskiy, Rigollet,
         "Normalization in attention dynamics" (2025), Table 1.
     """
-    _, r = check_scheme(scheme, n, 0.0, radius, tau, alpha)
+    _, r = check_run(scheme, n, 0.0, radius, tau, alpha)
     check_choice(scheme, "scheme", SCHEMES[:-1])  # all that normalise
     check_count(layers, "layers", 1)
     eta, gap = one(check_nonnegative, eta, "eta"), one(check_gap, gap0, "gap0", n)

@@ -21,7 +21,7 @@ from attnflow.theory.errors import (
     check_times,
     one,
 )
-from attnflow.theory.normalization.scheme import SCHEMES, Rate, check_scheme, check_switch, rate
+from attnflow.theory.normalization.scheme import SCHEMES, Rate, check_run, check_switch, rate
 from attnflow.theory.random_weights import seen_tokens
 
 
@@ -65,7 +65,7 @@ def shared_weights_cosine(
     Source:
         Derived here. Setting: Karagodin, Ge, Polyanskiy, Rigollet, "Normalization in attention dynamics" (2025).
     """
-    _, r0 = check_scheme(scheme, n, 0.0, radius, tau, alpha)
+    _, r0 = check_run(scheme, n, 0.0, radius, tau, alpha)
     check_choice(scheme, "scheme", SCHEMES[:-1])  # all that normalise
     ts, gain = check_times(ts), one(check_positive, gain, "gain")
     check_nonnegative(ts, "ts")

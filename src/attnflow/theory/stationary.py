@@ -192,7 +192,7 @@ def gegenbauer_coefficient(degree: int, *, d: int, beta: Numbers) -> np.ndarray:
     beta, nu = check_positive(beta, "beta"), d / 2 - 1
     with np.errstate(over="ignore"):
         scale = np.exp(gammaln(d / 2) + nu * np.log(2 / beta) + beta)
-        return np.asarray(scale * ive(degree + nu, beta))
+        return np.asarray(scale * ive(degree + nu, np.minimum(beta, 1e8)))  # inf beyond 709
 
 
 def uniform_energy(beta: Numbers, *, d: int) -> np.ndarray:

@@ -354,5 +354,5 @@ def _check_regime(rho: Numbers, gamma: Numbers) -> tuple[np.ndarray, np.ndarray]
 def _cosine_of_delta(delta: Number, rho: Number, eta: Number | None) -> np.ndarray:
     """Output cosine of infinitely many tokens, for which m = rho."""
     spread, common = factors(delta, eta)
-    along = common**2 * rho
-    return np.asarray(along / (spread**2 * (1 - rho) + along))
+    along, across = rho, (spread / common) ** 2 * (1 - rho)
+    return np.asarray(along / (across + along))

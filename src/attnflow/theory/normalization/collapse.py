@@ -28,7 +28,7 @@ from attnflow.theory.normalization.scheme import (
     Rate,
     check_cosine,
     check_gap,
-    check_scheme,
+    check_run,
 )
 
 EXPONENTS = {
@@ -110,8 +110,7 @@ def terminal_constant(
         Derived here from the conserved quantities of the module; orders in Karagodin, Ge, Polyanskiy, Rigollet,
         "Normalization in attention dynamics" (2025), Table 2.
     """
-    beta, radius = check_scheme(scheme, n, beta, radius, tau, alpha)
-    beta, r0 = one(check_finite, beta, "beta"), one(check_positive, radius, "radius")
+    beta, r0 = check_run(scheme, n, beta, radius, tau, alpha)
     check_choice(scheme, "scheme", tuple(EXPONENTS))
     rho0 = one(check_cosine, rho0, "rho0", n)
     check(-1 / (n - 1) < rho0 < 1, "rho0", "lie strictly between the fixed points", rho0)
@@ -202,6 +201,7 @@ def orbit_radius(
     gap, g0 = check_gap(gap, "gap", n), one(check_gap, gap0, "gap0", n)
     check((gap > 0) & (gap < n / (n - 1)), "gap", "lie strictly between the fixed points", gap)
     check(0 < g0 < n / (n - 1), "gap0", "lie strictly between the fixed points", g0)
+    check(beta * max(g0, gap.max(initial=0)) <= 700, "beta", "satisfy beta gap <= 700", beta)
     start = np.log(g0) + _integral(_excess, g0, n, beta)
     now = np.log(gap) + np.array(
         [_integral(_excess, float(g), n, beta) for g in gap.ravel()]
@@ -249,7 +249,7 @@ def depth_budget(
     Source:
         `layer_step`, iterated.
     """
-    check_scheme(scheme, n, beta, radius, tau, alpha)
+    check_run(scheme, n, beta, radius, tau, alpha)
     check_count(max_layers, "max_layers", 1)
     rho0 = one(check_cosine, rho0, "rho0", n)
     rho_max = one(check_cosine, rho_max, "rho_max", n)

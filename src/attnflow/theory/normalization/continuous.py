@@ -15,6 +15,7 @@ from attnflow.theory.normalization.scheme import (
     Rate,
     check_cosine,
     check_gap,
+    check_run,
     check_scheme,
     check_switch,
     contact,
@@ -161,7 +162,7 @@ def cosine(
     Source:
         See `course`.
     """
-    check_scheme(scheme, n, beta, radius, tau, alpha)
+    check_run(scheme, n, beta, radius, tau, alpha)
     gap0 = 1 - check_cosine(rho0, "rho0", n)
     return course(scheme, ts, gap0, n=n, beta=beta, radius=radius, tau=tau, alpha=alpha).cosine
 
@@ -203,8 +204,7 @@ def course(
         Karagodin, Ge, Polyanskiy, Rigollet, "Normalization in attention dynamics" (2025), Table 1, on equiangular
         tokens; the coordinate y = log(S/g), in which every scheme reads dy/dt = 2 n w/s, is derived here.
     """
-    check_scheme(scheme, n, beta, radius, tau, alpha)
-    beta, r0 = float(np.asarray(beta)), float(np.asarray(radius))
+    beta, r0 = check_run(scheme, n, beta, radius, tau, alpha)
     g0, ts = one(check_gap, gap0, "gap0", n), check_times(ts)
     check_nonnegative(ts, "ts")
     check_switch(scheme, tau, ts[0], ts[-1])

@@ -26,6 +26,7 @@ from attnflow.theory.normalization.scheme import (
     Rate,
     check_cosine,
     check_gap,
+    check_run,
     check_scheme,
     check_switch,
     contact,
@@ -124,7 +125,7 @@ def layer_course(
     Source:
         See `layer_step`.
     """
-    check_scheme(scheme, n, beta, radius, tau, alpha)
+    check_run(scheme, n, beta, radius, tau, alpha)
     check_count(layers, "layers", 1)
     gap0, eta = one(check_gap, gap0, "gap0", n), one(check_nonnegative, eta, "eta")
     check_switch(scheme, tau, 0.0, layers * eta)

@@ -77,10 +77,18 @@ def check_scheme(
     """Beta and radius as floats, once scheme, n, tau and alpha make sense."""
     check_choice(scheme, "scheme", SCHEMES)
     check_count(n, "n", 2)
-    check_nonnegative(tau, "tau")
+    one(check_nonnegative, tau, "tau")
     if not callable(alpha):
-        check_nonnegative(alpha, "alpha", "Negative rates repel.")
+        one(check_nonnegative, alpha, "alpha", "Negative rates repel.")
     return check_finite(beta, "beta"), check_positive(radius, "radius")
+
+
+def check_run(
+    scheme: str, n: int, beta: Number, radius: Number, tau: Any, alpha: Any
+) -> tuple[float, float]:
+    """Beta and radius of one run, as `check_scheme` has them."""
+    check_scheme(scheme, n, beta, radius, tau, alpha)
+    return one(check_finite, beta, "beta"), one(check_positive, radius, "radius")
 
 
 def check_cosine(rho: Numbers, name: str, n: int) -> np.ndarray:
