@@ -141,11 +141,12 @@ def table(data: xr.Dataset, outcome: str = "") -> str:
     if not found:
         return f"{data['run'].size} runs, without numbers that could be merged."
     axes = found[0][2]
+    left, right = (max(12, *map(len, words)) + 2 for words in (axes, [*names, " " * 22]))
     seeds = data.sizes.get("seed", 1) if "seed" not in axes else 1
     lines = [
         f"{data['run'].size} runs of {data.attrs['experiment']}"
         + (f", means over {seeds} seeds with standard errors" if seeds > 1 else ""),
-        "".join(f"{name:>14}" for name in axes) + "".join(f"{name:>26}" for name in names),
+        "".join(f"{name:>{left}}" for name in axes) + "".join(f"{name:>{right}}" for name in names),
     ]
     mean = found[0][0]
     for at in np.ndindex(mean.shape):
@@ -154,11 +155,11 @@ def table(data: xr.Dataset, outcome: str = "") -> str:
             break
         places = dict(zip(mean.dims, at, strict=True))
         row = "".join(
-            f"{_word(mean[name].isel(_of(mean[name], places)).item()):>14}" for name in axes
+            f"{_word(mean[name].isel(_of(mean[name], places)).item()):>{left}}" for name in axes
         )
         for value, error, _ in found:
             cell = f"{value.values[at]:.6g}"
-            row += f"{cell if error is None else f'{cell} ± {error.values[at]:.2g}':>26}"
+            row += f"{cell if error is None else f'{cell} ± {error.values[at]:.2g}':>{right}}"
         lines.append(row)
     return "\n".join(lines)
 
@@ -255,15 +256,18 @@ def _compute(experiment: str, points: list[Any], options: Options) -> Path:
     """Folder of the sweep, once all that is missing is computed."""
     from attnflow.sweeps import open_executor
     from attnflow.sweeps.refine import refined
-    from attnflow.sweeps.sweep import conclude, perform_all, plan
+    from attnflow.sweeps.sweep import conclude, perform_all, plan, settled
 
     tasks = plan(experiment, points, options.out)
+    idle = not options.refine and len(settled(tasks, retry=options.retry)) == len(
+        {task.folder for task in tasks}
+    )
     how: dict[str, Any] = {"retry": options.retry, "progress": not options.quiet}
     logs = options.out.resolve() / ".submitit"
     with open_executor(
-        options.executor,
+        "here" if idle else options.executor,
         workers=options.workers,
-        address=options.address,
+        address="" if idle else options.address,
         logs=logs,
         slurm=_parameters(options.slurm),
     ) as executor:

@@ -183,12 +183,13 @@ def _columns(
     for name in keep:
         check_choice(name, "keep", map(str, data.data_vars))
     rename = lambda name: f"{name}_of_run" if name in taken else str(name)
+    numbers: dict[str, Any] = module.numbers(data)
     found: dict[str, Column] = {}
-    for name, value in module.numbers(data).items():
+    for name in dict.fromkeys([*numbers, *keep]):
+        value = numbers.get(name, ())
         if value is None or isinstance(value, bool | int | float | str):
             found[rename(name)] = ((), np.asarray(np.nan if value is None else value), {})
-    for name in dict.fromkeys([*module.numbers(data), *keep]):
-        if name in data.data_vars and data[name].dtype.kind in "biufU":
+        elif name in data.data_vars and data[name].dtype.kind in "biufU":
             one = data[name]
             attrs = {k: v for k, v in one.attrs.items() if k in ("long_name", "units")}
             found[rename(name)] = (tuple(map(rename, one.dims)), one.values, attrs)

@@ -111,15 +111,21 @@ def perform_all(
     progress: bool = False,
 ) -> dict[str, Outcome]:
     """What became of every task; done again is neither what the store has nor what failed before."""
+    known = settled(tasks, retry=retry)
     distinct = {task.folder.name: task for task in tasks}
-    known: dict[str, Outcome] = {}
-    for name, task in distinct.items():
-        if store.exists(task.folder):
-            known[name] = Outcome("done")
-        elif not retry and (reason := noted_failure(task)) is not None:
-            known[name] = Outcome("failed", reason)
     todo = [task for name, task in distinct.items() if name not in known]
     return known | execute(todo, executor, total=len(distinct), progress=progress and bool(todo))
+
+
+def settled(tasks: Sequence[Task], *, retry: bool = False) -> dict[str, Outcome]:
+    """Tasks for which nothing is to be done, by the names of their runs."""
+    known: dict[str, Outcome] = {}
+    for task in tasks:
+        if store.exists(task.folder):
+            known[task.folder.name] = Outcome("done")
+        elif not retry and (reason := noted_failure(task)) is not None:
+            known[task.folder.name] = Outcome("failed", reason)
+    return known
 
 
 def conclude(
