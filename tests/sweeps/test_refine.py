@@ -84,6 +84,9 @@ def test_failures_are_on_no_side(toy, how, tmp_path):
     assert data.reason.values[-1] and json.loads(data.attrs["transition"]) == [[[1.5, 2.0]]]
     data = refine("toy", points, "beta", "total", threshold=0.0, levels=1, **how)
     assert json.loads(data.attrs["transition"]) == []
+    points = product("toy", beta=[3.0, 4.0], mode="fails", folder=str(tmp_path))
+    with pytest.raises(ValueError, match="All 2 runs failed.*no such number"):
+        refine("toy", points, "beta", "kind", **how)
 
 
 @pytest.mark.parametrize(

@@ -123,10 +123,12 @@ def measured(data: xr.Dataset, outcome: str) -> xr.DataArray:
             of numbers the nearest place is taken.
 
     Raises:
-        ValueError: If there is no such variable, dimension or place, or it holds words.
+        ValueError: If there is no such variable, dimension or place, or all runs failed.
     """
     from attnflow.errors import check_choice
 
+    if not data.data_vars and (reasons := [r for r in data["reason"].values.ravel() if r]):
+        raise ValueError(f"All {len(reasons)} runs failed, the first for this: {reasons[0]}")
     name, _, places = outcome.partition("@")
     check_choice(name, "outcome", map(str, data.data_vars))
     found, outer = data[name], _outer(data)

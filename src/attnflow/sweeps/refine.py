@@ -105,7 +105,8 @@ def refined(
         outcomes |= perform_all(new, executor, retry=retry, progress=progress)
         data = merge(
             experiment, list(known.values()), results(tasks, outcomes),
-            runs=[task.folder.name for task in tasks], keep=keep,
+            runs=[task.folder.name for task in tasks],
+            reasons=[outcomes[task.folder.name].reason for task in tasks], keep=keep,
         )  # fmt: skip
         side_of_run = _sides(data, outcome, threshold)
         sides = {k: side_of_run[task.folder.name] for k, task in zip(known, tasks, strict=True)}

@@ -155,7 +155,7 @@ def conclude(
     data = merge(
         experiment, points, results(tasks, outcomes), runs=runs, reasons=reasons, keep=keep
     ).assign_attrs(attrs or {})
-    if outcome:
+    if outcome and data.data_vars:
         measured(data, outcome)
     provenance = store.gather_provenance(
         device=f"{len(set(runs))} runs", dtype="as runs", wall_time=time.monotonic() - started

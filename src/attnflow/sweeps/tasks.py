@@ -12,7 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 from attnflow import store
 
-FAILED = ".failed"
+FAILED, LONGEST = ".failed", 400
+"""Folder of reasons, and how many letters of one are kept."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def perform(task: Task, submission: str = "") -> Outcome:
 def reason_of(error: BaseException) -> str:
     """An exception in one line; our own sentences speak for themselves."""
     text = " ".join(str(error).split())
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
     if isinstance(error, ValueError | OSError | MemoryError) and text:
         return text
     return f"{type(error).__name__}: {text}".removesuffix(": ")
