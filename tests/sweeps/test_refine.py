@@ -85,7 +85,7 @@ def test_failures_are_on_no_side(toy, how, tmp_path):
     data = refine("toy", points, "beta", "total", threshold=0.0, levels=1, **how)
     assert json.loads(data.attrs["transition"]) == []
     points = product("toy", beta=[3.0, 4.0], mode="fails", folder=str(tmp_path))
-    with pytest.raises(ValueError, match="All 2 runs failed.*no such number"):
+    with pytest.raises(ValueError, match=r"All 2 runs failed.*no such number"):
         refine("toy", points, "beta", "kind", **how)
 
 
