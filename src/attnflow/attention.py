@@ -315,6 +315,7 @@ def _check_parameters(attention) -> None:
         check_finite(math.prod(map(float, factors)), "beta * query * key")
     weights = getattr(attention, "weights", None)
     if weights is not None:
+        check_finite(weights, "weights")
         check_weights(weights, (np.shape(weights) or (1,))[-1])
 
 

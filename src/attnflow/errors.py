@@ -148,12 +148,12 @@ def check_count(value: Any, name: str, low: int = 1) -> None:
 
 def check_weights(weights: Any, n: int, name: str = "weights") -> None:
     """Raise `ValueError` unless `weights` is (..., n), finite, >= 0, and sums to 1."""
+    check_finite(weights, name)
     if np.shape(weights)[-1:] != (n,):
         raise ValueError(
             f"Argument `{name}` must have shape ({n},), one weight a token, "
             f"but {name}.shape={np.shape(weights)}."
         )
-    check_finite(weights, name)
     check_between(weights, name, low=0.0)
     if concrete(weights):
         totals = np.ravel(np.sum(np.asarray(weights, float), axis=-1))
@@ -205,7 +205,7 @@ def check_memory(needed: int, what: str) -> None:
     free = available_memory()
     if needed > free:
         raise MemoryError(
-            f"{what} needs about {needed / 2**30:.2g} GiB, but {free / 2**30:.2g} GiB are free. "
+            f"{what} needs about {float(min(needed, 2**999)) / 2**30:.2g} GiB, but {free / 2**30:.2g} GiB are free. "
             "Take fewer tokens or save fewer states."
         )
 

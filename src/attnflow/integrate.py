@@ -154,6 +154,7 @@ def solve(
             check_shape(value, name, ())
             check_finite(value, name)
             check_between(value, name, low=0.0, open_low=name != "atol")
+    dt = float(dt) if isinstance(dt, int) else dt
     check_count(max_steps, "max_steps")
     check_functions(observe or {}, "observe")
     functions = getattr(flow, "watch", {}) | dict(observe or {})

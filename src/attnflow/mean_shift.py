@@ -61,7 +61,7 @@ def log_density(
         beta: Inverse squared width of the kernel, > 0.
         weights: Token weights, shape (n,), >= 0, sum 1; equal by default.
     """
-    _check(x, beta, weights, queries)
+    beta = _check(x, beta, weights, queries)
     queries, x = _as_floats(queries, x)
     return _sphere_sum(queries, x, x[:, :0], beta, weights)[1] - beta - _log_count(x, weights)
 
@@ -93,8 +93,8 @@ def blur(
         perspective on Transformers" (2025), who call log-density ascent and (SA) the same: they are,
         once time is counted in units of 1/beta.
     """
-    _check(x, beta, weights)
-    _check_steps(eta, steps)
+    beta = _check(x, beta, weights)
+    eta = _check_steps(eta, steps)
     (x,) = _as_floats(x)
     return _blur(x, beta, weights, 1 / jnp.asarray(eta, x.dtype), steps, on_sphere=True)
 
@@ -128,7 +128,7 @@ def ascend(
     Source:
         Kobayashi, Otsu, "Von Mises-Fisher mean shift for clustering on a hypersphere" (2010).
     """
-    _check(x, beta, weights, queries)
+    beta = _check(x, beta, weights, queries)
     return _climb_checked(queries, x, beta, weights, tol, max_steps, on_sphere=True)
 
 
@@ -152,7 +152,7 @@ def gaussian_log_density(
         beta: Inverse squared width of the kernel, > 0.
         weights: Weights, shape (n,), >= 0, sum 1; equal by default.
     """
-    _check(x, beta, weights, queries, on_sphere=False)
+    beta = _check(x, beta, weights, queries, on_sphere=False)
     queries, x = _as_floats(queries, x)
     centre = x.mean(axis=0)
     queries, x = queries - centre[None, :], x - centre[None, :]
@@ -186,8 +186,8 @@ def gaussian_blur(
         Cheng, "Mean shift, mode seeking, and clustering" (1995); Carreira-Perpiñán, "Fast
         nonparametric clustering with Gaussian blurring mean-shift" (2006).
     """
-    _check(x, beta, weights, on_sphere=False)
-    _check_steps(eta, steps)
+    beta = _check(x, beta, weights, on_sphere=False)
+    eta = _check_steps(eta, steps)
     (x,) = _as_floats(x)
     return _blur(x, beta, weights, 1 / jnp.asarray(eta, x.dtype), steps, on_sphere=False)
 
@@ -217,7 +217,7 @@ def gaussian_ascend(
     Source:
         Carreira-Perpiñán, "Gaussian mean-shift is an EM algorithm" (2007).
     """
-    _check(x, beta, weights, queries, on_sphere=False)
+    beta = _check(x, beta, weights, queries, on_sphere=False)
     return _climb_checked(queries, x, beta, weights, tol, max_steps, on_sphere=False)
 
 
@@ -318,7 +318,7 @@ def _log_count(x, weights):
 
 
 def _check(x, beta, weights, queries=None, *, on_sphere=True):
-    """Refuse tokens, queries, beta or weights that define no density."""
+    """Refuse tokens, queries, beta or weights that define no density; beta, a float if it was an integer."""
     given = {"x": x} if queries is None else {"x": x, "queries": queries}
     for name, value in given.items():
         if on_sphere:
@@ -327,10 +327,12 @@ def _check(x, beta, weights, queries=None, *, on_sphere=True):
             _check_points(value, name)
     if queries is not None:
         check_shape(queries, "queries", (len(queries), x.shape[1]))
+    check_shape(beta, "beta", ())
     check_finite(beta, "beta")
     check_between(beta, "beta", low=0.0, open_low=True)
     if weights is not None:
         check_weights(weights, len(x))
+    return float(beta) if isinstance(beta, int) else beta
 
 
 def _check_points(x, name):
@@ -343,5 +345,7 @@ def _check_points(x, name):
 
 
 def _check_steps(eta, steps):
+    check_shape(eta, "eta", ())
     check_between(eta, "eta", low=0.0, open_low=True)
     check_count(steps, "steps", low=0)
+    return float(eta) if isinstance(eta, int) else eta

@@ -13,7 +13,14 @@ from attnflow.coalescence.early import crowded, ended, prepend, snapshot
 from attnflow.coalescence.field import pull
 from attnflow.coalescence.run import Snapshot, Story, evolve, scaled_energy
 from attnflow.coalescence.tree import LN10, MAX_STEPS, History, MergeTree
-from attnflow.errors import check_between, check_count, check_finite, check_tokens, check_weights
+from attnflow.errors import (
+    check_between,
+    check_count,
+    check_finite,
+    check_shape,
+    check_tokens,
+    check_weights,
+)
 
 __all__ = ["MergeTree", "coalesce", "velocity"]
 
@@ -102,6 +109,15 @@ def coalesce(
     w = np.full(n, 1 / n) if weights is None else np.asarray(weights, float)
     check_weights(w, n)
     check_between(w, "weights", low=0.0, open_low=True, remedy="Remove tokens of weight zero.")
+    named = {
+        "merge_tol": merge_tol,
+        "rtol": rtol,
+        "contact": contact,
+        "t_max": t_max,
+        "perturb": perturb,
+    }
+    for name, number in named.items():
+        check_shape(number, name, ())
     check_between(merge_tol, "merge_tol", 1e-9, 1e-2)
     check_between(rtol, "rtol", 1e-12, 1e-3)
     check_between(contact, "contact", 1e-9, 0.1)

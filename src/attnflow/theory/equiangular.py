@@ -177,8 +177,9 @@ def cosine_kuramoto(ts: Numbers, rho0: Number, *, n: int) -> np.ndarray:
         The ODE of `cosine_sa` at beta = 0, integrated by partial fractions.
     """
     check_count(n, "n", 2)
-    ts, rho0 = check_times(ts), _check_cosine(rho0, "rho0", n)
-    return logit.cosine_after(2 * (ts - ts[0]), 1 - rho0, logit.rise_of_cosine(rho0, n), n)
+    ts, rho0 = check_times(ts), one(_check_cosine, rho0, "rho0", n)
+    rise = float(logit.rise_of_cosine(np.asarray(rho0), n))
+    return logit.cosine_after(2 * (ts - ts[0]), 1 - rho0, rise, n)
 
 
 def time_sa(rho: Numbers, rho0: Numbers, *, n: int, beta: Numbers) -> np.ndarray:
@@ -367,7 +368,7 @@ def _check_run(ts: Numbers, n: int, beta: Number, model: str) -> tuple[np.ndarra
 def _cosine(ts: Numbers, rho0: Number, *, n: int, beta: Number, model: str) -> np.ndarray:
     """Solution of either flow from rho0."""
     ts, beta = _check_run(ts, n, beta, model)
-    rho0 = float(_check_cosine(rho0, "rho0", n))
+    rho0 = one(_check_cosine, rho0, "rho0", n)
     g0, s0 = 1 - rho0, float(logit.rise_of_cosine(np.asarray(rho0), n))
     v = logit.advance(ts - ts[0], g0, s0, n=n, beta=beta, model=model)
     return logit.cosine_after(v, g0, s0, n)

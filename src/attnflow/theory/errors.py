@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 Number = float | int | np.floating | np.integer | np.ndarray
 """A scalar, or an array of shape ()."""
-Numbers = ArrayLike | list
+Numbers = ArrayLike | list | tuple
 """An array of any shape, or what NumPy makes one of, JAX arrays too."""
 
 

@@ -174,6 +174,8 @@ def noisy_mean_square(n: int, kappa: Numbers) -> np.ndarray:
 
 
 def _mean_square(n: int, kappa: float) -> float:
+    if n * kappa < 1e-17:  # uniform tokens, to rounding
+        return 1 / n
     width = 1 / np.sqrt(n * kappa)
     edges = np.linspace(0, 1 + 14 * width, 2 * int(1 / width) + 40)
 

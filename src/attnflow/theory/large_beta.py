@@ -324,7 +324,7 @@ def limit_directions(
         See `alignment_velocity`.
     """
     aim, value = _alignment(query, key, value, check_count(d, "d", 2))
-    matrix = value @ aim
+    matrix = (value / (np.abs(value).max() or 1.0)) @ (aim / np.abs(aim).max())
     top = np.linalg.eigvals(matrix).real.max() - EIGENVALUE_TOL * np.linalg.norm(matrix)
     found = schur(matrix, output="real", sort=lambda real, imaginary: real >= top)
     return found[1][:, : found[2]]  # pyright: ignore[reportGeneralTypeIssues]

@@ -70,7 +70,7 @@ def shared_weights_cosine(
     ts, gain = check_times(ts), one(check_positive, gain, "gain")
     check_nonnegative(ts, "ts")
     check_switch(scheme, tau, 0.0, ts[-1])
-    share = _share(float(np.asarray(variance)), n)
+    share = _share(one(check_nonnegative, variance, "variance"), n)
 
     def observe(state):
         total, own = state[1], state[3]

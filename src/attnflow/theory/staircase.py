@@ -137,6 +137,7 @@ def plateau_energies(pairs: ArrayLike, weights: ArrayLike | tuple) -> np.ndarray
     Source:
         Geshkovski, Koubbi, Polyanskiy, Rigollet (2024), Sec. 6.
     """
+    weights = check_positive(weights, "weights")  # pyright: ignore[reportArgumentType]
     masses = list(_masses(weights, np.size(weights)))
     pairs = check_finite(pairs, "pairs")  # pyright: ignore[reportArgumentType]
     whole = pairs.ndim == 2 and pairs.shape[1] == 2 and (pairs == np.floor(pairs)).all()
@@ -239,7 +240,7 @@ def _pair(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def check_points(x: ArrayLike) -> np.ndarray:
     """Unit vectors, shape (n, d); angles of shape (n,) become points of the circle."""
-    array = numbers(x, "x")
+    array = check_finite(x, "x")  # pyright: ignore[reportArgumentType]
     if array.ndim == 1:
         array = np.stack([np.cos(array), np.sin(array)], axis=-1)
     return check_tokens(array)

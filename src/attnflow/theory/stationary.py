@@ -133,12 +133,15 @@ def triangle_group_rates(beta: Number, *, model: str = "sa") -> tuple[float, flo
     """
     check_choice(model, "model", MODELS)
     beta = one(check_finite, beta, "beta")
-    between = float(triangle_rate(beta))
-    with np.errstate(over="ignore"):
-        own, other = float(np.exp(beta)), float(np.exp(-beta / 2))
+    largest = max(beta, -beta / 2)
+    own, other = np.exp(beta - largest), np.exp(-beta / 2 - largest)
+    between = other * (0.5 + 0.75 * beta)
     inside = -(own - 2 * between) / 3
-    z = (own + 2 * other) / 3 if model == "sa" else 1.0
-    return between / z, inside / z
+    if model == "sa":
+        z = (own + 2 * other) / 3
+        return float(between / z), float(inside / z)
+    with np.errstate(over="ignore"):
+        return float(triangle_rate(beta)), float(inside * np.exp(largest))
 
 
 def stationary_grams(n: int) -> dict[str, np.ndarray]:

@@ -45,7 +45,8 @@ def log_partition(beta: Numbers, *, d: int) -> np.ndarray:
         Series of the modified Bessel function; Funk-Hecke coefficient of degree 0.
     """
     check_count(d, "d", 2)
-    beta = check_between(beta, "beta", 0, LARGEST_BETA, "The series has about beta terms.")
+    beta = check_nonnegative(beta, "beta")
+    check_between(beta, "beta", 0, LARGEST_BETA, "The series has about beta terms.")
     return np.vectorize(_log_series, otypes=[float])(beta, d)
 
 
@@ -86,8 +87,9 @@ def row_entropy(beta: Numbers, *, n: Numbers, d: int) -> np.ndarray:
     Source:
         $H = \log Z-\beta\langle q,y\rangle$.
     """
+    size = check_size(n)
     bent = log_partition(beta, d=d) - np.asarray(beta, dtype=float) * output_length(beta, d=d)
-    return np.asarray(np.log(check_size(n)) + bent)
+    return np.asarray(np.log(size) + bent)
 
 
 def participation_ratio(beta: Numbers, *, n: Numbers, d: int) -> np.ndarray:
@@ -219,7 +221,7 @@ def _log_series(beta: float, d: int) -> float:
         return 0.0
     peak = beta**2 / (d + np.hypot(d, 2 * beta))
     k = np.arange(1, int(peak + 10 * np.sqrt(peak) + 60))
-    logs = np.cumsum(2 * np.log(beta / 2) - np.log(k) - np.log(k - 1 + d / 2))
+    logs = np.cumsum(2 * (np.log(beta) - np.log(2)) - np.log(k) - np.log(k - 1 + d / 2))
     top = max(float(logs.max()), 0.0)
     rest = float(np.exp(logs - top).sum())
     return float(np.log1p(rest)) if top == 0 else top + float(np.log(rest + np.exp(-top)))
