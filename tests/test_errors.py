@@ -206,6 +206,14 @@ FOUND = {
     "turns for a spread": (
         lambda: af.sphere.clusters(jax.random.key(0), 4, 3, k=2, spread=1e200), ValueError, "spread <= 100",
     ),
+    "more tokens than floats": (lambda: af.sphere.equiangular(10**400, 0.5), MemoryError, "needs about"),
+    "ragged weights": (
+        lambda: af.Attention(1.0, weights=[[1.0, 0.0], [0.0]])(X0), ValueError, "`weights` must be a number",
+    ),
+    "accuracies": (
+        lambda: af.coalesce(af.Attention(2.0), X0, rtol=[]), ValueError, "`rtol` must be one number",
+    ),
+    "widths": (lambda: af.mean_shift.blur(X0, []), ValueError, "`beta` must be one number"),
     "final times": (lambda: af.log_times([], 5), ValueError, "`t_max` must be one number"),
     "save times beyond memory": (lambda: af.log_times(1.0, 10**15), MemoryError, "needs about"),
     "cosines of an event": (lambda: af.within_cap([]), ValueError, "`cosine` must be one number"),
@@ -241,3 +249,6 @@ def test_what_fuzzing_found_is_a_sentence(case, untyped):
 def test_whole_numbers_beyond_64_bits_are_numbers():
     seen = af.Attention(1.0, 2**70, 2.0**-70)(X0)
     np.testing.assert_allclose(seen, af.Attention(1.0)(X0), rtol=1e-14)
+    np.testing.assert_array_equal(af.mean_shift.blur(X0, 2**70), af.mean_shift.blur(X0, 2.0**70))
+    traj = af.solve(af.sa(1.0), X0, [0.0, 2.0**63], method=af.LayerMap(), dt=2**63)
+    assert np.isfinite(traj.xs).all()

@@ -58,6 +58,18 @@ FOUND = {
     "many points": (
         lambda: theory.metastability.pairing_flow(1.0, np.eye(2), np.eye(2)), "`x` must be one unit vector",
     ),
+    "starts": (lambda: theory.equiangular.cosine_sa([0.0, 1.0], [], n=4, beta=1.0), "`rho0` must be one number"),
+    "starts without beta": (
+        lambda: theory.equiangular.cosine_kuramoto([0.0, 1.0], [0.1, 0.2], n=4), "`rho0` must be one number",
+    ),
+    "centers nowhere": (lambda: theory.metastability.cap_cosine([0.0, np.inf], 0.1), "`x` must be finite"),
+    "ragged masses": (
+        lambda: theory.metastability.plateau_energies([[0, 1]], [[0.5], [0.1, 0.4]]), "`weights` must be a number",
+    ),
+    "variances": (
+        lambda: theory.shared_weights.shared_weights_cosine("pre", [0.0, 1.0], n=4, variance=[1.0, 2.0]),
+        "`variance` must be one number",
+    ),
     "points of two spaces": (
         lambda: theory.metastability.pairing_flow(1.0, [1.0, 0.0], [1.0, 0.0, 0.0]), r"`y` must have shape \(2,\)",
     ),
@@ -97,6 +109,28 @@ def test_energies_and_cosines_reach_as_far_as_floats():
     assert theory.stationary.uniform_energy(1e17, d=8) == np.inf
     far, near = (theory.long_context.limit_cosine(0.5, 4.0, eta=eta) for eta in (1e156, 1e12))
     np.testing.assert_allclose(far, near, rtol=1e-10)
+
+
+def test_three_groups_far_on_either_side():
+    between, inside = theory.stationary.triangle_group_rates(-5e6)
+    exact = [1.125 * -5e6 + 0.75, 0.75 * -5e6 + 0.5]  # e^beta is nothing beside e^(-beta/2)
+    np.testing.assert_allclose([between, inside], exact, rtol=1e-14)
+    np.testing.assert_allclose(theory.stationary.triangle_group_rates(5e6), [0.0, -1.0], atol=1e-12)
+
+
+def test_noise_beyond_order_leaves_uniform_tokens():
+    np.testing.assert_allclose(theory.kuramoto.noisy_mean_square(26, 1e-308), 1 / 26, rtol=1e-15)
+
+
+def test_limit_directions_do_not_depend_on_the_size_of_values():
+    value = np.diag([1.0, -2.0, 0.5])
+    for size in (1.0, 1e307):
+        found = theory.large_beta.limit_directions(value=size * value, d=3)
+        np.testing.assert_allclose(np.abs(found.ravel()), [1, 0, 0], atol=1e-12)
+
+
+def test_rows_that_attend_to_all_have_entropy_log_n():
+    assert theory.long_context.row_entropy(5e-324, n=8, d=6) == np.log(8)
 
 
 def test_free_energy_has_its_limits():
