@@ -275,7 +275,10 @@ def test_in_cap_is_the_event_of_every_token():
             lambda key: sphere.clusters(key, 5, 3, k=0, spread=0.1),
             "`k` must be a whole number >= 1",
         ),
-        (lambda key: sphere.clusters(key, 5, 3, k=2, spread=-0.1), "spread >= 0, but spread=-0.1"),
+        (
+            lambda key: sphere.clusters(key, 5, 3, k=2, spread=-0.1),
+            "spread <= 100, but spread=-0.1",
+        ),
         (lambda key: sphere.hemisphere_test(2 * sphere.polygon(3)), "Pass `sphere.normalize"),
     ],
 )

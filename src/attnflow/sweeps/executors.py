@@ -183,7 +183,7 @@ def open_executor(
     Args:
         kind: here (no other process), processes, dask or slurm.
         workers: Tasks at once; as many as cores by default, on SLURM 64.
-        address: Scheduler of Dask, tcp://host:port. Empty starts a cluster on this machine.
+        address: Scheduler of Dask, `tcp://host:port`. Empty starts a cluster on this machine.
         logs: Folder of what jobs of SLURM print.
         slurm: Parameters of submitit, such as timeout_min or slurm_partition.
 

@@ -69,7 +69,7 @@ def growth_rates(
     check(degree >= 0, "l", "be >= 0", degree)
     kappa = numbers(kappa, "kappa")
     check(kappa > 0, "kappa", "be > 0", kappa)
-    degree, beta = np.broadcast_arrays(degree, check_between(beta, "beta", 0, LARGEST_BETA))
+    degree, beta = np.broadcast_arrays(degree, _check_beta(beta))
     heats, place = np.unique(beta, return_inverse=True)
     table = _log_rates(int(degree.max(initial=1)), heats, d)
     if model == "usa":
@@ -103,7 +103,7 @@ def fastest_mode(
         See `growth_rates`.
     """
     check_choice(model, "model", MODELS)
-    beta, kappa = check_between(beta, "beta", 0, LARGEST_BETA), numbers(kappa, "kappa")
+    beta, kappa = _check_beta(beta), numbers(kappa, "kappa")
     if model == "usa" and np.isfinite(kappa).any():  # a multiple of SA with another noise
         with np.errstate(over="ignore"):
             heats = np.atleast_1d(beta).ravel()
@@ -233,3 +233,8 @@ def _switch(l: int, d: int) -> float:  # noqa: E741
         return float(beta * _bessel_ratios(1, order - 1, heat)[0, 0] - ratio)
 
     return float(brentq(excess, high * (order - 0.5) / order, high, xtol=1e-300, rtol=1e-13))  # pyright: ignore
+
+
+def _check_beta(beta: Numbers) -> np.ndarray:
+    """Betas whose Bessel functions are known."""
+    return check_between(check_nonnegative(beta, "beta"), "beta", 0, LARGEST_BETA)
