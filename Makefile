@@ -13,7 +13,7 @@ demo: $(VENV)/.core  ## Run the main jobs: handwritten digits as tokens, a desig
 	$(BIN)/attnflow view "$$($(BIN)/attnflow run staircase --quiet | sed -n 's/^run: *//p')" --force
 
 test: $(VENV)/.dev  ## Run the whole test suite, a file at a time on each of two cores.
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 browser:  ## Debian's Chromium, for the tests of pages, which are skipped without one.
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium >/dev/null; }
