@@ -207,6 +207,9 @@ FOUND = {
         lambda: af.sphere.clusters(jax.random.key(0), 4, 3, k=2, spread=1e200), ValueError, "spread <= 100",
     ),
     "more tokens than floats": (lambda: af.sphere.equiangular(10**400, 0.5), MemoryError, "needs about"),
+    "ragged betas": (
+        lambda: af.QKVAttention([[1.0, 0.0], [0.0]], 1.0, 1.0, 1.0), ValueError, "`beta` must be a number",
+    ),
     "ragged weights": (
         lambda: af.Attention(1.0, weights=[[1.0, 0.0], [0.0]])(X0), ValueError, "`weights` must be a number",
     ),

@@ -29,7 +29,10 @@ ROWS_PER_BLOCK = 2**22
 
 def as_parameter(value: Any) -> Any:
     """A number as a weakly typed float array: changing it recompiles nothing and widens no dtype."""
-    value = np.asarray(value) if isinstance(value, list | tuple) else as_float(value)
+    try:
+        value = np.asarray(value) if isinstance(value, list | tuple) else as_float(value)
+    except ValueError:  # rows of unequal lengths, which the check of the parameters refuses
+        return value
     return jnp.asarray(value * 1.0) if eqx.is_array_like(value) else value
 
 

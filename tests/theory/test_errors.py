@@ -7,7 +7,9 @@ from attnflow import theory
 from attnflow.theory import errors
 
 
-@pytest.mark.parametrize("value", ["1", "many", {}, 1j, 10**400, [[1.0], [2.0, 3.0]]])
+@pytest.mark.parametrize(
+    "value", ["1", "many", {}, 1j, 10**400, [[1.0], [2.0, 3.0]], np.array([["1"], ["2"]])]
+)
 def test_what_is_no_number_is_refused_in_one_line(value, untyped):
     with pytest.raises(ValueError, match="Argument `x` must be a number, but x=") as caught:
         errors.check_positive(value, "x")

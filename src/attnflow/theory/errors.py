@@ -128,5 +128,5 @@ def check_choice(value: str, name: str, known: tuple[str, ...]) -> None:
 
 def _show(value: Any) -> str:
     """Short text of a value that is no number, on one line."""
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
