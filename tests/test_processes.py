@@ -21,6 +21,7 @@ from attnflow.cli import main
 
 RUN = ["run", "simulate", "--n", "33", "--t-max", "5", "--saves", "97", "--beta", "4", "--quiet"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(attnflow.__file__).parents[1])}
+PATIENCE = 120  # seconds: machines are shared, and a test that gives up leaves pipes open
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -168,8 +169,8 @@ def test_processes_end_with_the_one_that_started_them(ending, tmp_path):
     pids = children_of(run, 2)
     time.sleep(1)
     run.send_signal(ending)
-    _, err = run.communicate(timeout=20)
-    deadline = time.monotonic() + 20
+    _, err = run.communicate(timeout=PATIENCE)
+    deadline = time.monotonic() + PATIENCE
     while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, pids))
